@@ -34,7 +34,9 @@ class SourceConfig(Section):
     """Where opening lines come from. topics: names of the corpus's files, by language."""
 
     kind: Literal["chatterbot"] = "chatterbot"
-    path: Path | None = Field(None, json_schema_extra=EXECUTION, description="folder of the corpus; the installed package if null")
+    path: Path | None = Field(
+        None, json_schema_extra=EXECUTION, description="folder of the corpus; the installed package if null"
+    )
     topics: dict[Language, tuple[str, ...]] = {}
     max_turns: int = Field(4, ge=2, le=64)
 
@@ -44,7 +46,9 @@ class TextConfig(Section):
 
     max_units: dict[Language, Positive] = {"en": 24, "zh": 36}
     max_dialogue_units: dict[Language, Positive] = {"en": 40, "zh": 56}
-    grounding: float = Field(0.5, ge=0, le=1, description="share of an LLM reply's content that the reference or the talk must hold; 0 = off")
+    grounding: float = Field(
+        0.5, ge=0, le=1, description="share of an LLM reply's content that the reference or the talk must hold; 0 = off"
+    )
 
 
 class WriterConfig(Section):
@@ -123,7 +127,9 @@ class JudgeConfig(Section):
 
     limits: dict[Language, dict[Literal["wer", "cer", "per"], Weight]] = {"en": {"wer": 0.1}, "zh": {"cer": 0.1}}
     min_mos: float | None = Field(None, ge=1, le=5)
-    keep: Literal["none", "sample", "all"] = Field("all", description="which rejected clips are kept; sample: one in ten")
+    keep: Literal["none", "sample", "all"] = Field(
+        "all", description="which rejected clips are kept; sample: one in ten"
+    )
 
 
 class EngineConfig(Section):
@@ -148,7 +154,9 @@ class Config(Section):
     seed: int = Field(0, ge=0)
     languages: dict[Language, Weight] = {"en": 1, "zh": 1}
     splits: dict[Split, Weight] = {"train": 0.9, "validation": 0.05, "test": 0.05}
-    regated_from: str = Field("", description="digest of the run that `speechchat regate` judged again; not set by hand")
+    regated_from: str = Field(
+        "", description="digest of the run that `speechchat regate` judged again; not set by hand"
+    )
     source: SourceConfig = SourceConfig()
     text: TextConfig = TextConfig()
     writer: WriterConfig = WriterConfig()
@@ -218,18 +226,28 @@ def load_config(name: str, settings: Sequence[str] = ()) -> Config:
     if name in preset_names():
         text = resources.files("pipeline.presets").joinpath(f"{name}.yaml").read_text("utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+        try:
+            text = Path(name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{name}: not readable: {error}") from None
     else:
         raise ConfigError(
-            f"{name!r} is neither a preset nor a file; {_nearest(name, preset_names())}presets: {', '.join(preset_names())}"
+            f"{name!r} is neither a preset nor a file; {_nearest(name, preset_names())}"
+            f"presets: {', '.join(preset_names())}"
         )
     data = parse_yaml(text, name)
+    data.pop("provenance", None)  # of a frozen RUN/config.yaml, which is a configuration like any other
+    assign_settings(data, settings)
+    return validate_config(data, name)
+
+
+def assign_settings(data: dict[str, Any], settings: Sequence[str]) -> None:
+    """Put each `key=value` into the tree; values are YAML. Raises ConfigError."""
     for setting in settings:
         key, eq, value = setting.partition("=")
         if not eq or not key:
             raise ConfigError(f"--set {setting!r}: write it as key=value, for example --set judge.min_mos=2.5")
-        _assign(data, key.strip().split("."), parse_scalar(value, setting), setting)
-    return validate_config(data, name)
+        _assign(data, key.strip().split("."), _parse_value(value, setting), setting)
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
@@ -246,7 +264,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
     return data
 
 
-def parse_scalar(value: str, setting: str) -> object:
+def _parse_value(value: str, setting: str) -> object:
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError:

@@ -85,7 +85,7 @@ class TextAttempt(Record):
 
 
 class Reject(Record):
-    """A planned dialogue that is not in the shards. `reason` is one of a few words to count by; `detail` is for people."""
+    """A planned dialogue that is not in the shards. reason: one of a few words to count by; detail: for people."""
 
     id: str
     language: Language
@@ -163,7 +163,7 @@ class Take(Record):
 class SampleTurn(Record):
     """A turn in a sample. start and end are seconds on the common timeline of both tracks.
 
-    metric: the error rate that `error_rate` is ("wer" or "cer"); scores: of the take that was kept.
+    metric: the error rate that `error_rate` is ("wer" or "cer"); scores: of the take that was kept; take: which it is.
     """
 
     role: Role
@@ -178,6 +178,7 @@ class SampleTurn(Record):
     metric: str
     error_rate: float
     scores: tuple[Score, ...]
+    take: int
     takes: tuple[Take, ...]
 
 

@@ -1,0 +1,50 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/demo
+
+.PHONY: demo test lint bench models clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.ready
+	$(BIN)/speechchat models pull
+	$(BIN)/speechchat run quickstart --out $(RUN)
+	$(BIN)/speechchat verify $(RUN) --decode
+	$(BIN)/python scripts/stream_training.py $(RUN) --limit 8
+	$(BIN)/python scripts/inspect_samples.py $(RUN)
+
+test: $(VENV)/.ready-test
+	$(BIN)/speechchat models pull
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready-test
+	for bench in scripts/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+models: $(VENV)/.ready
+	$(BIN)/speechchat models pull
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 13); sys.exit(0 if ok else \
+	"speechchat needs Python 3.11 or 3.12, $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	{ echo 'Python has no venv here; on Debian: apt-get install python3-venv'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,inspect]'
+	touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,inspect,train,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

@@ -1,0 +1,27 @@
+"""ONNX models on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ModelError
+
+
+def open_session(file: Path, threads: int) -> Any:
+    """An `onnxruntime.InferenceSession`; `threads` share one operator. ModelError naming the file if it is no model."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Idle threads would spin and take the CPU from the model that runs next on this worker.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # onnxruntime's own errors share no base class but Exception.
+        if type(error).__module__.startswith("onnxruntime."):
+            raise ModelError(f"{file}: not a model that onnxruntime can load: {error}") from error
+        raise

@@ -1,0 +1,276 @@
+"""`speechchat COMMAND`: one function a command, no logic."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline import __version__
+from pipeline.errors import SpeechchatError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Bilingual spoken dialogues for the fine-tuning of speech language models.\n\n"
+    "`speechchat models pull` fetches the embedded models, `speechchat run quickstart --out runs/demo` makes a small "
+    "data set with them, `speechchat verify runs/demo` checks it.\n\n"
+    "Exit status: 0 done · 1 damage found or units lost · 2 bad input · 3 a model or endpoint is missing · "
+    "4 storage · 130 interrupted.",
+)
+models_app = typer.Typer(
+    help="The embedded models: where they are, whether they are the right ones, and how to get them."
+)
+app.add_typer(models_app, name="models")
+voices_app = typer.Typer(help="The voice library.")
+app.add_typer(voices_app, name="voices")
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="change a key, for example `--set dialogues=32`; repeatable"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON for machines")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        typer.echo(f"speechchat {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: Annotated[
+        str, typer.Argument(metavar="PRESET|FILE", help="a preset (see `speechchat presets`) or a YAML file")
+    ],
+    out: Annotated[Path, typer.Option(help="the run folder; a run that is there is resumed")],
+    settings: SetOption = None,
+    engine: Annotated[str | None, typer.Option(help="ray (default) or local: short for `--set engine.kind=…`")] = None,
+) -> None:
+    """Make a data set: plan, write, cast, speak, listen, judge, pack.
+
+    Kill it at any moment and give the same command again: it goes on where it was. A finished run is left as it is;
+    with more `dialogues` it grows.
+    """
+    from pipeline.config import load_config
+    from pipeline.console import ProgressDisplay, show_stats
+    from pipeline.engine.run import run as run_config
+    from pipeline.shards.stats import stage_costs
+    from pipeline.shards.store import RunFolder
+
+    changes = [*(settings or []), *([f"engine.kind={engine}"] if engine else [])]
+    configuration = load_config(config, changes)
+    with _resumable(out), ProgressDisplay() as display:
+        stats = run_config(configuration, out, display)
+    show_stats(stats, stage_costs(RunFolder(out)))
+    typer.echo(f"\n{out} is finished. Look at it: python scripts/inspect_samples.py {out}")
+
+
+@app.command()
+def regate(
+    source: RunArgument,
+    out: Annotated[Path, typer.Option(help="the folder of the new run")],
+    settings: SetOption = None,
+) -> None:
+    """Judge a finished run again with other limits, without speaking or listening: `--set judge.limits.en.wer=0.05`."""
+    from pipeline.console import ProgressDisplay, show_stats
+    from pipeline.engine.regate import regate as regate_run
+
+    with _resumable(out), ProgressDisplay() as display:
+        stats = regate_run(source, out, settings or [], display)
+    show_stats(stats, {})
+
+
+@app.command()
+def verify(
+    source: RunArgument,
+    decode: Annotated[bool, typer.Option("--decode", help="decode every clip, not only its header")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a run: sha256, tar structure, members, lengths, counts, planned = accepted + rejected."""
+    from pipeline.engine.run import load_frozen
+    from pipeline.shards.store import RunFolder
+    from pipeline.shards.verify import Verification
+    from pipeline.shards.verify import verify as verify_run
+
+    folder = RunFolder(source).require()
+    state = Verification()
+    console = Console(stderr=True, highlight=False)
+    with console.status("verifying") as status:
+        for state in verify_run(folder, load_frozen(folder)[0], decode):
+            status.update(f"verifying: {state.units} units, {state.samples} samples, {state.bytes / 1e6:.1f} MB")
+    if as_json:
+        typer.echo(json.dumps({**vars(state), "ok": state.ok}))
+    else:
+        for problem in state.problems:
+            typer.echo(problem)
+        if state.missing:
+            typer.echo(f"{source}: {len(state.missing)} units are not made yet; run the same command again to finish")
+        verdict = "all is well" if state.ok else f"{len(state.problems)} problems, {len(state.missing)} units missing"
+        typer.echo(
+            f"{state.units} units, {state.samples} samples, {state.seconds:.1f} s of audio, "
+            f"{state.bytes / 1e6:.1f} MB: {verdict}"
+        )
+    raise typer.Exit(0 if state.ok else 1)
+
+
+@app.command()
+def stats(source: RunArgument, as_json: JsonOption = False) -> None:
+    """Totals of a run: accepted, rejected by reason, hours, voices, error rates, real-time factors."""
+    from pipeline.console import show_stats
+    from pipeline.engine.run import load_frozen
+    from pipeline.shards.stats import run_stats, stage_costs
+    from pipeline.shards.store import RunFolder
+
+    folder = RunFolder(source).require()
+    totals = run_stats(folder, load_frozen(folder)[0])
+    if as_json:
+        typer.echo(json.dumps({**totals.model_dump(), "stage_seconds": stage_costs(folder)}))
+    else:
+        show_stats(totals, stage_costs(folder))
+
+
+@app.command()
+def presets(name: Annotated[str | None, typer.Argument(help="print this preset, resolved")] = None) -> None:
+    """List the presets, or print one with every key and its value."""
+    import yaml
+
+    from pipeline.config import load_config, preset_names
+
+    if name is None:
+        typer.echo("\n".join(preset_names()))
+    else:
+        typer.echo(
+            yaml.safe_dump(load_config(name).model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False
+        )
+
+
+@models_app.callback(invoke_without_command=True)
+def models_list(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the models: role, licence, source, state, place."""
+    from pipeline import models
+
+    if context.invoked_subcommand:
+        return
+    rows = models.status()
+    if as_json:
+        typer.echo(json.dumps([{**vars(row), "path": str(row.path)} for row in rows]))
+        return
+    table = Table("model", "role", "licence", "source", "MB", "state")
+    for row in rows:
+        table.add_row(row.name, row.role, row.license, escape(row.source), f"{row.size / 1e6:.0f}", row.state)
+    Console(highlight=False).print(table)
+    for row in rows:
+        typer.echo(f"{row.name}: {row.detail or row.path}")
+
+
+@models_app.command("pull")
+def models_pull(
+    names: Annotated[list[str] | None, typer.Argument(help="models; all of them if none is named")] = None,
+) -> None:
+    """Fetch what is missing: parts joined, every file checked against its SHA-256."""
+    from pipeline import models
+
+    models.pull(names or [], lambda line: typer.echo(line, err=True))
+
+
+@models_app.command("check")
+def models_check(
+    names: Annotated[list[str] | None, typer.Argument(help="models; all of them if none is named")] = None,
+) -> None:
+    """Read every byte again and compare the checksums."""
+    from pipeline import models
+
+    for name in names or models.MODELS:
+        typer.echo(f"{name}: {models.check(name)}")
+
+
+@voices_app.callback(invoke_without_command=True)
+def voices_list(
+    context: typer.Context,
+    language: Annotated[str | None, typer.Option(help="en or zh")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the voices: language, gender, accent, licence, recipe."""
+    from pipeline.errors import ConfigError
+    from speakers import load_library
+
+    if context.invoked_subcommand:
+        return
+    if language not in (None, "en", "zh"):
+        raise ConfigError(f"--language {language!r}: the library speaks en and zh")
+    voices = [voice for voice in load_library().voices if language is None or language in voice.languages]
+    if as_json:
+        typer.echo(json.dumps([voice.model_dump() for voice in voices]))
+        return
+    table = Table("voice", "languages", "gender", "accent", "engine", "licence", "recipe")
+    for voice in voices:
+        recipe = " + ".join(f"{weight:g} {style}" for style, weight in voice.recipe)
+        table.add_row(
+            voice.id, " ".join(voice.languages), voice.gender, voice.accent, voice.engine, voice.license, recipe
+        )
+    Console(highlight=False).print(table)
+    typer.echo(f"{len(voices)} voices")
+
+
+@voices_app.command("say")
+def voices_say(
+    voice: Annotated[str, typer.Argument(help="a voice of the library")],
+    text: Annotated[str, typer.Argument(help="what to say")],
+    out: Annotated[Path, typer.Option(help="an audio file: .flac, .wav, .mp3, .ogg")] = Path("say.flac"),
+) -> None:
+    """Hear a voice: speak a text into a file."""
+    from pipeline.engine.preview import say
+
+    seconds = say(voice, text, out)
+    typer.echo(f"{out}: {seconds:.2f} s")
+
+
+@contextlib.contextmanager
+def _resumable(out: Path):  # type: ignore[no-untyped-def]
+    """Ctrl-C and SIGTERM end a run cleanly and say how to go on."""
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(
+            f"interrupted: finished units and all written text are kept in {out}; give the same command again to go on",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main() -> None:
+    """Run the command line; errors meant for users become one line on standard error."""
+    try:
+        app()
+    except SpeechchatError as error:
+        typer.echo(f"speechchat: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # `speechchat stats RUN | head`: the reader has gone, which is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

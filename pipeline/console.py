@@ -1,0 +1,138 @@
+"""What people see of a run: live progress with an estimate of its end, and the tables."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.config import Config
+from pipeline.engine.base import Done
+from pipeline.plan import unit_count
+from pipeline.shards.stats import Stats
+from pipeline.shards.store import Manifest
+from pipeline.stages.studio import Progress
+
+QUIET_INTERVAL = 10.0  # seconds between lines where the output is no terminal
+
+
+class ProgressDisplay:
+    """An Observer: a live line on a terminal, a line every few seconds elsewhere. Writes to standard error."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        self._started = time.monotonic()
+        self._printed = self._started
+        self._units = self._dialogues = self._written = 0
+        self._before = Done()
+        self._done = Done()
+        self._flying: list[Progress] = []
+        self._finished_units: set[int] = set()
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def planned(self, config: Config, done: Done) -> None:
+        self._started = time.monotonic()
+        self._units, self._dialogues = unit_count(config), config.dialogues
+        self._before = done
+        if done.units:
+            self._console.print(f"{done.units} of {self._units} units are finished already")
+        self._show()
+
+    def written(self, dialogues: int) -> None:
+        self._written = max(self._written, dialogues)
+        self._show()
+
+    def progress(self, studios: list[Progress]) -> None:
+        self._flying = [item for item in studios if item.unit >= 0 and item.unit not in self._finished_units]
+        self._show()
+
+    def finished(self, manifest: Manifest, progress: Progress) -> None:
+        self._finished_units.add(manifest.unit)
+        self._done.add(manifest)
+        self._flying = [item for item in self._flying if item.unit != manifest.unit]
+        self._show()
+
+    def trouble(self, message: str) -> None:
+        self._console.print(f"! {message}", style="yellow", markup=False)
+
+    def _line(self) -> tuple[float, str]:
+        """Share done, and the line."""
+        fresh = self._done.planned + sum(item.done for item in self._flying)
+        accepted = self._done.accepted + sum(item.accepted for item in self._flying)
+        seconds = self._done.seconds + sum(item.seconds for item in self._flying)
+        share = (self._before.planned + fresh) / self._dialogues if self._dialogues else 1.0
+        elapsed = time.monotonic() - self._started
+        left = self._dialogues - self._before.planned - fresh
+        eta = _clock(elapsed / fresh * left) if fresh else "…"
+        judged = self._before.planned + fresh
+        kept = self._before.accepted + accepted
+        text = (
+            f"units {self._before.units + self._done.units}/{self._units} · "
+            f"written {self._written} · spoken {judged}/{self._dialogues} dialogues · "
+            f"audio {self._before.seconds + seconds:.0f} s · yield {kept / judged if judged else 1:.0%} · "
+            f"{_clock(elapsed)} elapsed, {eta} left"
+        )
+        return share, text
+
+    def _show(self) -> None:
+        share, line = self._line()
+        if self._console.is_terminal:
+            self._live.update(Group(Text(line), ProgressBar(total=1, completed=share, width=60)))
+        elif time.monotonic() - self._printed >= QUIET_INTERVAL:
+            self._printed = time.monotonic()
+            self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def show_stats(stats: Stats, costs: dict[str, dict[str, float]], console: Console | None = None) -> None:
+    """The closing table of a run, on standard output."""
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("units", f"{stats.units_finished} of {stats.units_planned}")
+    share = stats.accepted / stats.planned if stats.planned else 0
+    by_language = ", ".join(f"{count} {language}" for language, count in stats.languages.items())
+    table.add_row("accepted", f"{stats.accepted} of {stats.planned} dialogues ({share:.0%}): {by_language or 'none'}")
+    for reason, count in stats.rejected.items():
+        table.add_row("rejected", f"{count} × {reason}")
+    table.add_row("splits", ", ".join(f"{count} {split}" for split, count in stats.splits.items()))
+    table.add_row(
+        "turns",
+        f"{stats.turns}, {stats.llm_turns} written by the LLM, {stats.retaken_turns} accepted after another take",
+    )
+    table.add_row(
+        "hours", f"{stats.hours:.4f} (speech: user {stats.user_hours:.4f}, assistant {stats.assistant_hours:.4f})"
+    )
+    table.add_row("voices", str(len(stats.voices)))
+    for rate in stats.error_rates:
+        table.add_row(
+            f"{rate.metric.upper()} {rate.language}", f"{rate.mean:.2%} mean over {rate.turns} accepted turns"
+        )
+    for stage, cost in costs.items():
+        if cost.get("audio"):
+            table.add_row(
+                f"RTF {stage}",
+                f"{cost['wall'] / cost['audio']:.2f} wall, {cost['cpu'] / cost['audio']:.2f} CPU "
+                f"(seconds a second of audio, {cost['audio']:.0f} s went through)",
+            )
+    console.print(table)

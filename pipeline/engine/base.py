@@ -1,0 +1,142 @@
+"""What both engines share: the job, how a worker is made of it, and how the driver is told what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from pipeline import __version__, backends, models
+from pipeline.backends.llm.embedded import EmbeddedServer, request_extras
+from pipeline.backends.llm.openai import OpenAIWriter
+from pipeline.config import Config, digest
+from pipeline.dialogue import ModelUse
+from pipeline.plan import Unit
+from pipeline.shards.store import Manifest, RunFolder
+from pipeline.sources import ChatterbotSource
+from pipeline.stages import cast, judge, listen, pack, speak
+from pipeline.stages.cast import Casting
+from pipeline.stages.pack import Origin
+from pipeline.stages.studio import Progress, Studio
+from pipeline.stages.write import TextStage, text_digest_parts
+from prompts import load
+from speakers import load_library
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know, picklable. root: the run folder, seen by every worker under the same path."""
+
+    config: Config
+    root: Path
+    origin: Origin
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.root)
+
+
+@dataclass
+class Done:
+    """Finished units, summed up. seconds: of accepted audio."""
+
+    units: int = 0
+    planned: int = 0
+    accepted: int = 0
+    seconds: float = 0.0
+
+    def add(self, manifest: Manifest) -> None:
+        self.units += 1
+        self.planned += manifest.planned
+        self.accepted += manifest.accepted
+        self.seconds += manifest.seconds
+
+
+class Observer(Protocol):
+    """Told by the driver; each call returns at once."""
+
+    def planned(self, config: Config, done: Done) -> None: ...
+    def written(self, dialogues: int) -> None:
+        """dialogues: texts written in this session so far."""
+        ...
+
+    def progress(self, studios: list[Progress]) -> None: ...
+    def finished(self, manifest: Manifest, progress: Progress) -> None: ...
+    def trouble(self, message: str) -> None: ...
+
+
+class Engine(Protocol):
+    """Takes every unit through text and speech. Units that cannot be made are quarantined and named to the observer;
+    an error that no other unit would escape (a dead endpoint, a full disk, a missing model) is raised."""
+
+    def run(self, job: Job, units: Iterator[Unit], observer: Observer) -> None: ...
+
+
+def make_job(config: Config, root: Path) -> Job:
+    """The job, with the digest of each stage. Checks on the way all that can be checked before work begins:
+    voices, topics, templates, model files. Raises ConfigError, ModelError."""
+    library = load_library()
+    Casting(config, library)
+    writer_models = (writer_use(config),)
+    speech_models = backends.speech_models(config)
+    content = config.content()
+    templates = [load(config.writer.prompt, language) for language in config.active_languages]
+    text = digest(*text_digest_parts(config, templates, ChatterbotSource(config)), _plain(writer_models))
+    speech_keys = {key: content[key] for key in ("cast", "tts", "audio", "asr", "quality")}
+    versions = [cast.VERSION, speak.VERSION, listen.VERSION, pack.VERSION]
+    digests = {
+        "text": text,
+        "speech": digest(versions, speech_keys, library.digest, _plain(speech_models)),
+        "judge": digest(judge.VERSION, content["judge"]),
+    }
+    return Job(config, root, Origin(f"speechchat {__version__}", digests, writer_models + speech_models))
+
+
+def writer_use(config: Config) -> ModelUse:
+    if config.writer.base_url is None:
+        return models.uses("gemma-3-270m", "writer", config.writer.model_path)
+    return ModelUse(role="writer", name=config.writer.model, sha256="", license="as stated by the endpoint")
+
+
+def _plain(uses: tuple[ModelUse, ...]) -> list[dict[str, str]]:
+    return [item.model_dump() for item in uses]
+
+
+@asynccontextmanager
+async def open_text(job: Job):  # type: ignore[no-untyped-def]
+    """The text stage of one worker; without an endpoint in the configuration it starts the embedded one beside it."""
+    config = job.config
+    server = None
+    if config.writer.base_url is None:
+        server = EmbeddedServer(models.main_file("gemma-3-270m", config.writer.model_path))
+    try:
+        writer = OpenAIWriter(
+            config.writer,
+            server.base_url if server else str(config.writer.base_url),
+            request_extras if server else None,
+            (writer_use(config),),
+            deterministic=server is not None,
+        )
+        yield TextStage(config, writer, ChatterbotSource(config), job.folder)
+        await writer.close()
+    finally:
+        if server:
+            server.close()
+
+
+def open_studio(job: Job) -> tuple[Studio, BinaryIO]:
+    """A studio with its models, and the lock that says that it may write to the run."""
+    config, library = job.config, load_library()
+    lock = job.folder.worker_lock()
+    studio = Studio(
+        config,
+        job.folder,
+        Casting(config, library),
+        backends.make_synthesizer(config, library),
+        backends.make_recognizer(config),
+        backends.make_quality(config),
+        job.origin,
+    )
+    return studio, lock

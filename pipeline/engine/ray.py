@@ -1,0 +1,295 @@
+"""The Ray engine: a pool of asynchronous writers, a pool of studios, a bounded window of units between them.
+
+The driver hands out whole units and keeps every promise about them: a worker that dies is replaced (a finite number of
+times), its unit is done again, a dialogue that keeps killing workers is rejected alone. Ray's own restarts and
+retries stay off, so that there is one place that counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from pipeline.config import EngineConfig
+from pipeline.engine.base import Job, Observer, open_studio, open_text
+from pipeline.engine.failures import quarantine
+from pipeline.errors import RunIncomplete, SpeechchatError
+from pipeline.plan import Unit
+from pipeline.shards.store import Manifest
+from pipeline.stages.studio import Progress
+
+UNITS_PER_WRITER = 2  # so that a writer's endpoint never waits for the last dialogue of a unit
+
+
+@ray.remote
+class TextActor:
+    """Holds a text stage (and the embedded LLM server, where there is no endpoint)."""
+
+    def __init__(self, job: Job):
+        self._job = job
+        self._stack = AsyncExitStack()
+        self._stage: Any = None
+
+    async def open(self) -> None:
+        self._stage = await self._stack.enter_async_context(open_text(self._job))
+
+    async def run(self, unit: Unit) -> None:
+        await self._stage.run(unit)
+
+    async def progress(self) -> int:
+        return self._stage.written if self._stage else 0
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+@ray.remote
+class StudioActor:
+    """Holds a studio; its second thread answers `progress` while the first one works."""
+
+    def __init__(self, job: Job):
+        self._job = job
+        self._studio: Any = None
+
+    def open(self) -> None:
+        self._studio, self._lock = open_studio(self._job)
+
+    def run(self, unit: Unit, poisoned: dict[str, str]) -> tuple[Manifest, Progress]:
+        manifest = self._studio.run(unit, poisoned)
+        return manifest, self._studio.progress
+
+    def progress(self) -> Progress:
+        return self._studio.progress if self._studio else Progress()
+
+
+class RayEngine:
+    def run(self, job: Job, units: Iterator[Unit], observer: Observer) -> None:
+        connected = ray.is_initialized()
+        if not connected:
+            connect(job.config.engine)
+        schedule = _Schedule(job, units, observer)
+        try:
+            schedule.run()
+        finally:
+            schedule.close()
+            if not connected:
+                ray.shutdown()
+
+
+def connect(config: EngineConfig) -> None:
+    """Join the cluster at `address` (or in RAY_ADDRESS); without one start Ray here, on loopback only."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if config.address or os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(address=config.address, **options)
+        except ConnectionError as error:
+            raise RunIncomplete(
+                f"engine.address={config.address or os.environ['RAY_ADDRESS']}: no Ray cluster answers ({error}); "
+                "start one with `ray start --head`, or leave the address out"
+            ) from None
+        return
+    ray.init(
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=100 * 2**20,  # only plans and manifests travel
+        **options,
+    )
+
+
+@dataclass
+class _Worker:
+    """A worker and what it does. tasks: reference → unit (None while it opens)."""
+
+    kind: str
+    handle: Any
+    restarts: int = 0
+    tasks: dict[Any, Unit | None] = field(default_factory=dict)
+
+
+class _Schedule:
+    def __init__(self, job: Job, units: Iterator[Unit], observer: Observer):
+        self._job = job
+        self._engine = job.config.engine
+        self._units = units
+        self._more = True
+        self._observer = observer
+        self._workers: list[_Worker] = []
+        self._unwritten: deque[Unit] = deque()
+        self._unspoken: deque[Unit] = deque()
+        self._tries: Counter[int] = Counter()
+        self._crashes: Counter[str] = Counter()
+        self._poisoned: dict[str, str] = {}
+        self._polls: dict[Any, _Worker] = {}
+        self._seen: dict[int, Any] = {}
+
+    def run(self) -> None:
+        while True:
+            self._pull()
+            self._assign()
+            running = {ref: worker for worker in self._workers for ref in worker.tasks}
+            if not running and not self._unwritten and not self._unspoken and not self._more:
+                return
+            ready, _ = ray.wait(list(running), num_returns=len(running), timeout=0.5)
+            for ref in ready:
+                self._settle(running[ref], ref)
+            self._poll()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            ray.kill(worker.handle)
+
+    def _in_flight(self) -> int:
+        working = sum(unit is not None for worker in self._workers for unit in worker.tasks.values())
+        return working + len(self._unwritten) + len(self._unspoken)
+
+    def _pull(self) -> None:
+        """Take units from the plan while the window has room; a text that is there already needs no writer."""
+        while self._more and self._in_flight() < self._engine.window:
+            unit = next(self._units, None)
+            if unit is None:
+                self._more = False
+            elif self._job.folder.text(unit.number).exists():
+                self._unspoken.append(unit)
+            else:
+                self._unwritten.append(unit)
+
+    def _assign(self) -> None:
+        """Give waiting units to workers with room, opening workers as long as there is work for them."""
+        self._open("text", len(self._unwritten), self._engine.writers)
+        self._open("studio", len(self._unwritten) + len(self._unspoken) + self._writing(), self._studios())
+        for kind, queue, room in (("text", self._unwritten, UNITS_PER_WRITER), ("studio", self._unspoken, 1)):
+            pool = [worker for worker in self._workers if worker.kind == kind]
+            while queue:
+                worker = min(pool, key=lambda item: len(item.tasks), default=None)
+                if worker is None or len(worker.tasks) >= room:
+                    break
+                unit = queue.popleft()
+                poisoned = {item.id: self._poisoned[item.id] for item in unit.dialogues if item.id in self._poisoned}
+                arguments = (unit,) if kind == "text" else (unit, poisoned)
+                worker.tasks[worker.handle.run.remote(*arguments)] = unit
+
+    def _writing(self) -> int:
+        return sum(
+            unit is not None for worker in self._workers if worker.kind == "text" for unit in worker.tasks.values()
+        )
+
+    def _studios(self) -> int:
+        """As many as the configuration says, or as the cluster can hold now."""
+        if self._engine.studios:
+            return self._engine.studios
+        have = ray.cluster_resources()
+        fits = have.get("CPU", 0) / self._engine.studio_cpus
+        if self._engine.studio_gpus:
+            fits = min(fits, have.get("GPU", 0) / self._engine.studio_gpus)
+        return max(1, int(fits))
+
+    def _open(self, kind: str, work: int, limit: int) -> None:
+        pool = sum(worker.kind == kind for worker in self._workers)
+        busy = sum(bool(worker.tasks) for worker in self._workers if worker.kind == kind)
+        for _ in range(pool, min(limit, busy + work)):
+            worker = _Worker(kind, self._create(kind))
+            worker.tasks[worker.handle.open.remote()] = None
+            self._workers.append(worker)
+
+    def _create(self, kind: str) -> Any:
+        if kind == "text":
+            return TextActor.options(num_cpus=0, max_restarts=0, max_task_retries=0).remote(self._job)
+        return StudioActor.options(
+            num_cpus=self._engine.studio_cpus,
+            num_gpus=self._engine.studio_gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=2,
+        ).remote(self._job)
+
+    def _settle(self, worker: _Worker, ref: Any) -> None:
+        """A task has ended: pass its unit on, do it again, or quarantine it."""
+        if ref not in worker.tasks:
+            return  # its worker died in another of its tasks, which has settled this one too
+        unit = worker.tasks.pop(ref)
+        try:
+            result = ray.get(ref)
+        except RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            if isinstance(cause, SpeechchatError):
+                raise cause from None
+            if unit is None:
+                raise
+            self._again(worker.kind, unit, error)
+            return
+        except RayError as error:
+            self._died(worker, unit, error)
+            return
+        if unit is None:
+            return
+        worker.restarts = 0  # only deaths in a row use up a worker
+        if worker.kind == "text":
+            self._unspoken.append(unit)
+        else:
+            self._observer.finished(*result)
+
+    def _again(self, kind: str, unit: Unit, error: Exception) -> None:
+        self._tries[unit.number] += 1
+        if self._tries[unit.number] >= self._engine.tries:
+            self._observer.trouble(quarantine(self._job.folder, unit, error, self._tries[unit.number]))
+        else:
+            (self._unwritten if kind == "text" else self._unspoken).appendleft(unit)
+
+    def _died(self, worker: _Worker, unit: Unit | None, error: RayError) -> None:
+        """Replace a dead worker, find out who killed it, and give its units to others."""
+        for lost in [unit, *worker.tasks.values()]:
+            if lost is not None:
+                self._blame(worker.kind, lost, error)
+        worker.tasks.clear()
+        if worker.restarts >= self._engine.restarts:
+            self._workers.remove(worker)
+            self._observer.trouble(f"a {worker.kind} worker died {worker.restarts + 1} times and is given up")
+            if not any(item.kind == worker.kind for item in self._workers):
+                first = " ".join(str(error).split())[:300]
+                raise RunIncomplete(
+                    f"all {worker.kind} workers were lost; run the same command again to resume: {first}"
+                )
+            return
+        worker.restarts += 1
+        worker.handle = self._create(worker.kind)
+        worker.tasks[worker.handle.open.remote()] = None
+
+    def _blame(self, kind: str, unit: Unit, error: RayError) -> None:
+        """Whoever was in hand when the worker died is a suspect; at `tries` deaths it is rejected alone."""
+        journal = self._job.folder.crash_journal(unit.number)
+        suspects = journal.read_text().split() if kind == "studio" and journal.exists() else []
+        if not suspects:
+            self._again(kind, unit, error)
+            return
+        for suspect in suspects:
+            self._crashes[suspect] += 1
+            if self._crashes[suspect] >= self._engine.tries:
+                self._poisoned[suspect] = f"its worker died {self._crashes[suspect]} times while it was spoken"
+        self._unspoken.appendleft(unit)
+
+    def _poll(self) -> None:
+        """Ask the workers where they stand; an answer that is late is taken next time."""
+        asked = set(map(id, self._polls.values()))
+        for worker in self._workers:
+            if worker.tasks and id(worker) not in asked:
+                self._polls[worker.handle.progress.remote()] = worker
+        ready, _ = ray.wait(list(self._polls), num_returns=len(self._polls), timeout=0) if self._polls else ([], [])
+        for ref in ready:
+            worker = self._polls.pop(ref)
+            try:
+                self._seen[id(worker)] = ray.get(ref)
+            except RayError:
+                self._seen.pop(id(worker), None)  # its death is settled where its unit is
+        seen = [(worker.kind, self._seen[id(worker)]) for worker in self._workers if id(worker) in self._seen]
+        self._observer.written(sum(value for kind, value in seen if kind == "text"))
+        self._observer.progress([value for kind, value in seen if kind == "studio"])

@@ -1,0 +1,206 @@
+"""The driver: everything about a run that is not the work itself.
+
+Freeze or match the configuration, take the lock, sweep, skip what is finished, let an engine do the rest, and write the
+totals.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config import Config, parse_yaml, validate_config
+from pipeline.dialogue import ModelUse, Record
+from pipeline.engine.base import Done, Engine, Job, Observer, make_job
+from pipeline.engine.failures import quarantined
+from pipeline.errors import ConfigError, RunFolderError, RunIncomplete, RunMismatchError
+from pipeline.plan import plan_units, unit_count
+from pipeline.shards.card import card
+from pipeline.shards.stats import Stats, run_stats
+from pipeline.shards.store import Manifest, RunFolder, publish, storage_errors
+from pipeline.stages.studio import Progress
+
+
+class Frozen(Record):
+    """What RUN/config.yaml says beside the configuration: the stages' digests and the models that were used."""
+
+    digests: dict[str, str]
+    models: tuple[ModelUse, ...]
+
+
+def run(config: Config, out: Path, observer: Observer) -> Stats:
+    """Make or finish the run in `out`; a finished run is left as it is.
+
+    Raises RunMismatchError for a folder that holds another configuration, RunFolderError, ConfigError, ModelError,
+    EndpointError, StorageError, and RunIncomplete at the end if units were lost (everything else is then done).
+    """
+    folder = RunFolder(out)
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file; --out must name a folder")
+    if out.is_dir() and not folder.config.exists() and any(item.name != "logs" for item in out.iterdir()):
+        raise RunFolderError(f"{out} is not empty and holds no run; choose another --out")
+    job = make_job(config, out.resolve())
+    with storage_errors(out), job.folder.driver_lock():
+        job.folder.sweep()
+        freeze(job)
+        finished, done = set(), Done()
+        for manifest in finished_units(job.folder, config):
+            finished.add(manifest.unit)
+            done.add(manifest)
+        observer.planned(config, done)
+        if len(finished) < unit_count(config):
+            todo = (unit for unit in plan_units(config) if unit.number not in finished)
+            engine(config).run(job, todo, _Recorder(job.folder, observer))
+            job.folder.sweep()
+        lost = _settle_quarantine(job.folder)
+        stats = write_totals(job.folder, config)
+    if lost:
+        raise RunIncomplete(
+            f"{len(lost)} of {stats.units_planned} units are quarantined (see {out / 'quarantine'}); "
+            "run the same command again to try them once more"
+        )
+    return stats
+
+
+def engine(config: Config) -> Engine:
+    if config.engine.kind == "ray":
+        from pipeline.engine.ray import RayEngine
+
+        return RayEngine()
+    from pipeline.engine.local import LocalEngine
+
+    return LocalEngine()
+
+
+def freeze(job: Job) -> None:
+    """Write RUN/config.yaml, or check that the run there is this one (more dialogues are welcome)."""
+    folder, config = job.folder, job.config
+    frozen = Frozen(digests=job.origin.digests, models=job.origin.models)
+    if folder.config.exists() and _begun(folder):
+        old_config, old = load_frozen(folder)
+        _match(folder, old_config, old, config, frozen)
+        if old_config.dialogues == config.dialogues:
+            return
+    text = "# Frozen: what the shards in this folder were made with. `dialogues` may grow.\n" + yaml.safe_dump(
+        {**config.content(), "provenance": frozen.model_dump(mode="json")}, sort_keys=False, allow_unicode=True
+    )
+    publish(folder.config, text.encode(), replace=True)
+
+
+def _begun(folder: RunFolder) -> bool:
+    """Whether anything was made in the run yet; until then its configuration may still be changed."""
+    return any(path.is_file() for name in ("dialogues", "logs/dialogues", "shards") for path in (folder.root / name).rglob("*"))
+
+
+def load_frozen(folder: RunFolder) -> tuple[Config, Frozen]:
+    """The configuration that a run was made with. Raises RunFolderError, ConfigError."""
+    folder.require()
+    data = parse_yaml(folder.config.read_text("utf-8"), str(folder.config))
+    provenance: Any = data.pop("provenance", None)
+    try:
+        frozen = Frozen.model_validate(provenance)
+    except ValueError:
+        raise ConfigError(
+            f"{folder.config}: provenance is missing or damaged, so this folder cannot be trusted"
+        ) from None
+    return validate_config(data, str(folder.config)), frozen
+
+
+def _match(folder: RunFolder, old_config: Config, old: Frozen, config: Config, new: Frozen) -> None:
+    differing = sorted(_differences(old_config.content(), config.content()))
+    if old_config.dialogues > config.dialogues:
+        raise RunMismatchError(
+            f"{folder.root}: this run has {old_config.dialogues} dialogues and a run never shrinks; "
+            f"ask for at least as many, or choose another --out"
+        )
+    others = [line for line in differing if not line.startswith("dialogues ")]
+    if others:
+        raise RunMismatchError(
+            f"{folder.root} holds a run of another configuration: {'; '.join(others)}. "
+            f"Choose another --out{_regate_hint(folder, others)}"
+        )
+    stages = [name for name in old.digests if old.digests[name] != new.digests.get(name)]
+    if stages:
+        raise RunMismatchError(
+            f"{folder.root}: the keys are the same, but {', '.join(stages)} would come out differently: "
+            f"{_model_changes(old, new)}. Choose another --out"
+        )
+
+
+def _regate_hint(folder: RunFolder, differing: list[str]) -> str:
+    if all(line.startswith("judge.") for line in differing):
+        return f", or judge the stored scores again: speechchat regate {folder.root} --out OTHER --set …"
+    return ""
+
+
+def _model_changes(old: Frozen, new: Frozen) -> str:
+    before = {item.role: item for item in old.models}
+    changed = [
+        f"the {item.role} model was {before[item.role].name} {before[item.role].sha256[:12]} "
+        f"and is {item.name} {item.sha256[:12]}"
+        for item in new.models
+        if item.role in before and before[item.role] != item
+    ]
+    return "; ".join(changed) or "prompts, voices, corpus or the program itself changed"
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+    elif old != new:
+        yield f"{prefix} is {old!r} there and {new!r} here"
+
+
+def finished_units(folder: RunFolder, config: Config) -> Iterator[Manifest]:
+    """The planned units that have a manifest."""
+    for unit in plan_units(config):
+        manifest = folder.load_manifest(unit.number, unit.split)
+        if manifest:
+            yield manifest
+
+
+def _settle_quarantine(folder: RunFolder) -> list[int]:
+    """Units still lost; a unit that was made after all leaves the quarantine."""
+    done = {manifest.unit for manifest in folder.manifests()}
+    lost = []
+    for unit in quarantined(folder):
+        if unit in done:
+            folder.quarantine(unit).unlink()
+        else:
+            lost.append(unit)
+    return lost
+
+
+def write_totals(folder: RunFolder, config: Config) -> Stats:
+    """stats.json and the dataset card, from the manifests; the same units always give the same bytes."""
+    stats = run_stats(folder, config)
+    for path, text in (
+        (folder.stats, stats.model_dump_json(indent=1) + "\n"),
+        (folder.card, card(stats, config, folder)),
+    ):
+        if not path.exists() or path.read_text("utf-8") != text:
+            publish(path, text.encode(), replace=True)
+    return stats
+
+
+class _Recorder:
+    """Passes everything on to the observer, and keeps the cost of each finished unit in RUN/logs/timings.jsonl."""
+
+    def __init__(self, folder: RunFolder, observer: Observer):
+        self._folder = folder
+        self._observer = observer
+        self.planned = observer.planned
+        self.written = observer.written
+        self.progress = observer.progress
+        self.trouble = observer.trouble
+
+    def finished(self, manifest: Manifest, progress: Progress) -> None:
+        costs = {name: vars(cost) for name, cost in sorted(progress.costs.items())}
+        with self._folder.timings.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"unit": manifest.unit, "stages": costs}) + "\n")
+        self._observer.finished(manifest, progress)

@@ -1,0 +1,314 @@
+"""The run folder: where everything lies, and how a file comes to exist.
+
+A file is written under a temporary name, synced, read back, and renamed without overwriting. The manifest of a unit is
+written last: what has none does not exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import ValidationError
+
+from pipeline.dialogue import Language, Record, Split
+from pipeline.errors import DataError, RunFolderError, StorageError
+
+TEMPORARY = ".tmp"
+
+
+class FileFact(Record):
+    """A published file: its name in the run folder, size in bytes and SHA-256."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class RateSum(Record):
+    """To average an error rate: the sum over `turns` accepted turns, and which rate it is."""
+
+    language: Language
+    metric: str
+    total: float
+    turns: int
+
+
+class Manifest(Record):
+    """What a finished unit holds; its file is the proof that the unit is there. Durations are seconds."""
+
+    version: int
+    unit: int
+    split: Split
+    planned: int
+    accepted: int
+    rejected: dict[str, int]
+    languages: dict[str, int]
+    turns: int
+    llm_turns: int
+    retaken_turns: int
+    seconds: float
+    user_seconds: float
+    assistant_seconds: float
+    error_rates: tuple[RateSum, ...]
+    text_digest: str
+    speech_digest: str
+    judge_digest: str
+    files: tuple[FileFact, ...]
+
+    def file(self, suffix: str) -> FileFact | None:
+        """The file whose path starts or ends so."""
+        return next((item for item in self.files if item.path.endswith(suffix)), None)
+
+
+class RunFolder:
+    """Paths of a run, all relative to its root; nothing here touches the disk but the methods that say so."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.config = root / "config.yaml"
+        self.stats = root / "stats.json"
+        self.card = root / "README.md"
+        self.logs = root / "logs"
+        self.timings = self.logs / "timings.jsonl"
+
+    def text(self, unit: int) -> Path:
+        return self.root / "dialogues" / _name(unit, ".jsonl")
+
+    def text_journal(self, unit: int) -> Path:
+        """Texts of a unit in the making, each appended as soon as it is paid for."""
+        return self.logs / "dialogues" / _name(unit, ".jsonl")
+
+    def crash_journal(self, unit: int) -> Path:
+        """Ids of the dialogues that a studio has in hand: whoever finds them after a crash knows the suspects."""
+        return self.logs / "studio" / _name(unit, ".txt")
+
+    def shard(self, unit: int, split: Split) -> Path:
+        return self.root / "shards" / split / _name(unit, ".tar")
+
+    def index(self, unit: int, split: Split) -> Path:
+        return self.root / "shards" / split / _name(unit, ".parquet")
+
+    def manifest(self, unit: int, split: Split) -> Path:
+        return self.root / "shards" / split / _name(unit, ".json")
+
+    def rejects(self, unit: int) -> Path:
+        return self.root / "rejects" / _name(unit, ".jsonl")
+
+    def reject_clips(self, unit: int) -> Path:
+        return self.root / "rejects" / _name(unit, ".tar")
+
+    def quarantine(self, unit: int) -> Path:
+        return self.root / "quarantine" / _name(unit, ".json")
+
+    def relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def require(self) -> RunFolder:
+        """Itself, if it holds a run. Raises RunFolderError."""
+        if not self.config.is_file():
+            what = "is not a folder" if not self.root.is_dir() else "holds no config.yaml, so it is no run"
+            raise RunFolderError(f"{self.root} {what}; `speechchat run PRESET --out {self.root}` makes one")
+        return self
+
+    def load_manifest(self, unit: int, split: Split) -> Manifest | None:
+        """The manifest, or None if the unit is not there. Raises DataError naming a file that is damaged."""
+        path = self.manifest(unit, split)
+        try:
+            return Manifest.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise DataError(f"{path}: not a manifest: {error.errors()[0]['msg']}; see `speechchat verify`") from None
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Every finished unit, in the order of units."""
+        paths = sorted((self.root / "shards").glob("*/*/unit-*.json"), key=lambda path: path.name)
+        for path in paths:
+            try:
+                yield Manifest.model_validate_json(path.read_bytes())
+            except ValidationError as error:
+                raise DataError(
+                    f"{path}: not a manifest: {error.errors()[0]['msg']}; see `speechchat verify`"
+                ) from None
+
+    def unit_files(self, unit: int, split: Split) -> list[Path]:
+        """All that a unit of speech may have published, but its manifest."""
+        return [self.shard(unit, split), self.index(unit, split), self.rejects(unit), self.reject_clips(unit)]
+
+    def discard(self, unit: int, split: Split) -> None:
+        """Remove what an interrupted try of a unit left. Never called for a unit that has a manifest."""
+        for path in [*self.unit_files(unit, split), self.manifest(unit, split)]:
+            path.with_name(path.name + TEMPORARY).unlink(missing_ok=True)
+        for path in self.unit_files(unit, split):
+            path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove every temporary file. Only for the one driver that holds the lock, with no worker at work."""
+        for path in self.root.rglob(f"*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def driver_lock(self, patience: float = 30.0) -> Iterator[None]:
+        """Be the one driver of this run.
+
+        A second driver is refused at once. Workers of a killed driver may live on for a moment: they hold a shared
+        lock of their own, and this waits up to `patience` seconds for the last one to go, because its files are swept
+        next.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        with _open_lock(self.logs / "driver.lock") as driver, _open_lock(self.logs / "workers.lock") as workers:
+            if not _try_lock(driver, fcntl.LOCK_EX):
+                raise RunFolderError(
+                    f"{self.root}: another speechchat run is writing to this folder; wait for it or stop it"
+                )
+            deadline = time.monotonic() + patience
+            while not _try_lock(workers, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise RunFolderError(
+                        f"{self.root}: workers of an earlier run are still writing here; stop them first"
+                    )
+                time.sleep(0.2)
+            fcntl.flock(workers, fcntl.LOCK_UN)
+            yield
+
+    def worker_lock(self) -> BinaryIO:
+        """Held by a worker for as long as it may write to the run; closes with the process, however it ends."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        lock = _open_lock(self.logs / "workers.lock")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        return lock
+
+
+def _open_lock(path: Path) -> BinaryIO:
+    return path.open("ab", buffering=0)
+
+
+def _try_lock(file: BinaryIO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _name(unit: int, suffix: str) -> str:
+    return f"{unit // 1000:03d}/unit-{unit:06d}{suffix}"
+
+
+class PendingFile:
+    """A file on its way: written under a temporary name, hashed as it goes, published by `commit`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.bytes = 0
+        self._sha = hashlib.sha256()
+        self._temporary = path.with_name(path.name + TEMPORARY)
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._temporary.open("wb")
+
+    def write(self, data: bytes) -> int:
+        with storage_errors(self.path):
+            self._file.write(data)
+        self._sha.update(data)
+        self.bytes += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def commit(self, replace: bool = False) -> tuple[int, str]:
+        """Publish; returns (bytes, sha256). Raises StorageError if what was read back is not what was written."""
+        with storage_errors(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            sha = self._sha.hexdigest()
+            if sha256_file(self._temporary) != sha:
+                raise StorageError(f"{self._temporary}: what the disk gives back is not what was written")
+            if replace:
+                self._temporary.replace(self.path)
+            else:
+                rename_new(self._temporary, self.path)
+            sync_folder(self.path.parent)
+        return self.bytes, sha
+
+    def abort(self) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def publish(path: Path, data: bytes, replace: bool = False) -> tuple[int, str]:
+    """Make `data` the file `path`, whole or not at all; returns (bytes, sha256).
+
+    Without `replace` an existing file raises FileExistsError and stays as it is.
+    """
+    pending = PendingFile(path)
+    try:
+        pending.write(data)
+        return pending.commit(replace)
+    except BaseException:
+        pending.abort()
+        raise
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename that never overwrites: a hard link fails where the target exists, on local disks and on NFS.
+
+    Where the file system has no hard links, the driver's lock is what keeps two writers apart.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, "exists", str(target)) from None
+        source.rename(target)
+        return
+    source.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns what a full or read-only disk raises into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "no space left on the device",
+            errno.EDQUOT: "the disk quota is used up",
+            errno.EFBIG: "the file size limit is reached",
+            errno.EROFS: "the file system is read-only",
+            errno.EACCES: "permission denied",
+            errno.EIO: "the device failed to read or write",
+        }
+        if error.errno not in reasons:
+            raise
+        raise StorageError(
+            f"{path}: {reasons[error.errno]}; nothing that was finished is lost: mend it and run the same command again"
+        ) from error

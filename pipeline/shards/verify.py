@@ -1,0 +1,188 @@
+"""verify: is what lies in the run folder what was published, and is every planned dialogue accounted for?"""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import audio
+from pipeline.config import Config
+from pipeline.dialogue import Sample, TextLine
+from pipeline.errors import DataError
+from pipeline.plan import Unit, plan_units
+from pipeline.shards.format import INDEX_SCHEMA, MEMBERS, Encoded, Member, index_row
+from pipeline.shards.reader import parse_sample, read_rejects
+from pipeline.shards.store import Manifest, RunFolder, sha256_file
+from pipeline.shards.writer import summarize
+
+
+@dataclass
+class Verification:
+    """What was checked and what is wrong. problems: one line each, naming the file. missing: units not made yet."""
+
+    units: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems and not self.missing
+
+
+def verify(folder: RunFolder, config: Config, decode: bool = False) -> Iterator[Verification]:
+    """Check unit after unit, yielding the state so far after each.
+
+    Without `decode` the lengths are those that the FLAC headers state; with it every clip is decoded.
+    """
+    state = Verification()
+    known: set[Path] = {folder.config, folder.stats, folder.card}
+    for unit in plan_units(config):
+        manifest_path = folder.manifest(unit.number, unit.split)
+        known |= {manifest_path, folder.text(unit.number)}
+        try:
+            manifest = folder.load_manifest(unit.number, unit.split)
+            if manifest is None:
+                state.missing.append(unit.number)
+            else:
+                known |= {folder.root / fact.path for fact in manifest.files}
+                state.problems.extend(_verify_unit(folder, unit, manifest, decode, state))
+                state.units += 1
+        except DataError as error:
+            state.problems.append(str(error))
+        yield state
+    state.problems.extend(_foreign(folder, known))
+    yield state
+
+
+def _foreign(folder: RunFolder, known: set[Path]) -> Iterator[str]:
+    for top in ("shards", "rejects", "dialogues"):
+        for path in sorted((folder.root / top).rglob("*")):
+            if path.is_file() and path not in known:
+                yield f"{path}: no manifest names this file; resume the run, or remove it"
+
+
+def _verify_unit(folder: RunFolder, unit: Unit, manifest: Manifest, decode: bool, state: Verification) -> Iterator[str]:
+    broken = False
+    for fact in manifest.files:
+        problem = _check_file(folder.root / fact.path, fact.bytes, fact.sha256)
+        state.bytes += fact.bytes
+        if problem:
+            broken = True
+            yield problem
+    if broken:
+        return  # what lies inside a file that is not the published one says nothing more
+    samples: list[Sample] = []
+    if manifest.accepted:
+        path = folder.shard(unit.number, unit.split)
+        rows = []
+        for encoded, members in _walk(path, decode):
+            samples.append(encoded.sample)
+            rows.append(index_row(encoded.sample, members))
+        index = folder.index(unit.number, unit.split)
+        try:
+            table = pq.read_table(index)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{index}: not a readable index: {error}") from None
+        if not table.equals(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)):
+            yield f"{index}: does not say what the shard holds"
+    if folder.reject_clips(unit.number).is_file():
+        for _ in _walk(folder.reject_clips(unit.number), decode):
+            pass
+    rejects = [reject for reject, _ in read_rejects(folder, manifest)]
+    yield from _check_accounts(folder, unit, manifest, samples, [reject.id for reject in rejects])
+    digests = {"text": manifest.text_digest, "speech": manifest.speech_digest, "judge": manifest.judge_digest}
+    if summarize(unit, samples, rejects, digests, manifest.files) != manifest:
+        yield f"{folder.manifest(unit.number, unit.split)}: its counts are not those of the shard and the rejects"
+    state.samples += len(samples)
+    state.seconds += sum(sample.duration for sample in samples)
+
+
+def _check_file(path: Path, size: int, sha256: str) -> str:
+    if not path.is_file():
+        return f"{path}: missing, though its manifest names it"
+    found = path.stat().st_size
+    if found != size:
+        return f"{path}: {found} bytes where {size} were published: {'cut short' if found < size else 'grown'}"
+    if sha256_file(path) != sha256:
+        return f"{path}: its SHA-256 is not the published one: damaged or changed"
+    return ""
+
+
+def _walk(path: Path, decode: bool) -> Iterator[tuple[Encoded, tuple[Member, ...]]]:
+    """Samples with the places of their members. Raises DataError for any structure that is not a shard's."""
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            data: list[bytes] = []
+            members: list[Member] = []
+            expected = 0
+            for number, info in enumerate(tar):
+                key, _, suffix = info.name.partition(".")
+                if suffix != MEMBERS[number % 3] or not info.isreg():
+                    raise DataError(f"{path}: member {info.name!r} where KEY.{MEMBERS[number % 3]} belongs")
+                if info.offset != expected:
+                    raise DataError(f"{path}: {info.name} is not contiguous with the member before it")
+                expected = info.offset_data + -(-info.size // 512) * 512
+                file = tar.extractfile(info)
+                data.append(file.read() if file else b"")
+                members.append(Member(info.name, info.offset_data, info.size, zlib.crc32(data[-1])))
+                if len(data) == 3:
+                    encoded = parse_sample(path, key, data)
+                    if len({item.name.partition(".")[0] for item in members}) != 1:
+                        raise DataError(f"{path}: members of different samples are mixed at {key!r}")
+                    _check_tracks(path, encoded, decode)
+                    yield encoded, tuple(members)
+                    data, members = [], []
+            if data:
+                raise DataError(f"{path}: ends inside sample {members[0].name.partition('.')[0]!r}")
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(f"{path}: not a whole tar file: {error}") from None
+
+
+def _check_tracks(path: Path, encoded: Encoded, decode: bool) -> None:
+    sample = encoded.sample
+    for suffix, data, rate in (
+        ("user.flac", encoded.user, sample.user_rate),
+        ("assistant.flac", encoded.assistant, sample.assistant_rate),
+    ):
+        name = f"{path}: {sample.key}.{suffix}"
+        frames, found = audio.header(data, name)
+        if decode:
+            samples, found = audio.decode(data, name)
+            frames = len(samples)
+        expected = round(sample.duration * rate)
+        if found != rate or frames != expected:
+            raise DataError(f"{name}: {frames} samples at {found} Hz where {expected} at {rate} Hz belong")
+    for number, turn in enumerate(sample.turns):
+        if not 0 <= turn.start <= turn.end <= sample.duration:
+            raise DataError(f"{path}: {sample.key}.json: turn {number} lies outside the timeline")
+
+
+def _check_accounts(
+    folder: RunFolder, unit: Unit, manifest: Manifest, samples: list[Sample], rejects: list[str]
+) -> Iterator[str]:
+    """planned = accepted + rejected, by id, in the text and in the speech."""
+    path = folder.manifest(unit.number, unit.split)
+    planned = [item.id for item in unit.dialogues]
+    accepted = [sample.key for sample in samples]
+    if sorted(accepted + rejects) != sorted(planned):
+        yield f"{path}: planned dialogues are not exactly the accepted and the rejected ones"
+    order = {key: place for place, key in enumerate(planned)}
+    if [order.get(key, -1) for key in accepted] != sorted(order.get(key, -1) for key in accepted):
+        yield f"{path}: samples are not in the order of the plan"
+    text = folder.text(unit.number)
+    try:
+        lines = [TextLine.model_validate_json(line) for line in text.read_text("utf-8").splitlines()]
+    except ValueError as error:
+        yield f"{text}: not readable: {error}"
+        return
+    if [line.plan for line in lines] != list(unit.dialogues):
+        yield f"{text}: does not hold exactly the planned dialogues"

@@ -1,0 +1,203 @@
+"""The studio: speak, listen, judge, repair and pack on one worker, where the recogniser sits beside the synthesizer.
+
+Audio crosses no process boundary until it is accepted and encoded. Every dialogue is worked on by itself (its takes
+never depend on a neighbour), so the order and the grouping of work change nothing in the output.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pipeline.backends.asr.base import Recognizer
+from pipeline.backends.quality.base import QualityModel
+from pipeline.backends.tts.base import Synthesizer
+from pipeline.config import Config
+from pipeline.dialogue import Dialogue, Reject, Take
+from pipeline.errors import BackendError
+from pipeline.plan import Unit
+from pipeline.shards.format import Encoded
+from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.writer import UnitWriter
+from pipeline.stages.cast import Cast, Casting
+from pipeline.stages.judge import judge_turns, keeps_clips, verdict
+from pipeline.stages.listen import Hearing, listen
+from pipeline.stages.pack import KeptTake, Origin, SpokenTurn, pack
+from pipeline.stages.speak import request, speak
+from pipeline.stages.write import read_text
+from pipeline.text.rates import MAIN_METRIC
+
+
+@dataclass
+class Cost:
+    """Seconds spent by a stage (wall and CPU of this process), and seconds of audio that went through it."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    audio: float = 0.0
+
+
+@dataclass
+class Progress:
+    """Where a studio stands in its unit; read by the driver while the work goes on."""
+
+    unit: int = -1
+    dialogues: int = 0
+    done: int = 0
+    accepted: int = 0
+    seconds: float = 0.0
+    costs: dict[str, Cost] = field(default_factory=dict)
+
+
+@dataclass
+class _Voiced:
+    """A turn in the making: the take to keep so far (the one that passed, or the best heard), and the record of all."""
+
+    kept: KeptTake | None = None
+    takes: tuple[Take, ...] = ()
+    passed: bool = False
+
+
+class Cancelled(Exception):
+    """The studio was told to stop."""
+
+
+class Studio:
+    """Produces units of speech. One per worker, models loaded once."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        casting: Casting,
+        synthesizer: Synthesizer,
+        recognizer: Recognizer,
+        quality: QualityModel | None,
+        origin: Origin,
+    ):
+        self._config = config
+        self._folder = folder
+        self._casting = casting
+        self._synthesizer = synthesizer
+        self._recognizer = recognizer
+        self._quality = quality
+        self._origin = origin
+        self.progress = Progress()
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Make `run` raise Cancelled before its next dialogue; what it had of the unit is dropped."""
+        self._cancelled = True
+
+    def run(self, unit: Unit, poisoned: Mapping[str, str] | None = None) -> Manifest:
+        """Make and publish the unit; its text must lie in the run folder.
+
+        poisoned: dialogues that are rejected unheard because they killed their workers, with what is known about it.
+        """
+        self.progress = Progress(unit=unit.number, dialogues=len(unit.dialogues))
+        journal = self._folder.crash_journal(unit.number)
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        with UnitWriter(self._folder, unit) as writer:
+            for line in read_text(self._folder, unit):
+                if self._cancelled:
+                    raise Cancelled(f"unit {unit.number} was dropped")
+                encoded: Encoded | None = None
+                reject = line.reject
+                if line.plan.id in (poisoned or {}):
+                    detail = (poisoned or {})[line.plan.id]
+                    reject = Reject(
+                        id=line.plan.id, language=line.plan.language, stage="speak", reason="crash", detail=detail
+                    )
+                elif line.dialogue is not None:
+                    journal.write_text(line.plan.id + "\n")
+                    encoded, reject = self._produce(line.dialogue)
+                    journal.write_text("")
+                self._deliver(writer, encoded, reject)
+            with self._cost("pack"):
+                manifest = writer.commit(self._origin.digests)
+        journal.unlink(missing_ok=True)
+        return manifest
+
+    def _deliver(self, writer: UnitWriter, encoded: Encoded | None, reject: Reject | None) -> None:
+        with self._cost("pack"):
+            if reject is not None:
+                writer.reject(reject, encoded if keeps_clips(reject.id, self._config.judge) else None)
+            elif encoded is not None:
+                writer.accept(encoded)
+                self.progress.accepted += 1
+                self.progress.seconds += encoded.sample.duration
+        self.progress.done += 1
+
+    def _produce(self, dialogue: Dialogue) -> tuple[Encoded | None, Reject | None]:
+        """The encoded dialogue, and the reject if it is refused (the clips then are evidence)."""
+        plan = dialogue.plan
+        cast = self._casting.cast(plan)
+        try:
+            turns = self._record(dialogue, cast)
+        except BackendError as error:
+            return None, Reject(
+                id=plan.id, language=plan.language, stage="speak", reason="backend", detail=" ".join(str(error).split())
+            )
+        spoken = [SpokenTurn(turn.kept, turn.takes) for turn in turns if turn.kept is not None]
+        with self._cost("pack") as cost:
+            encoded = pack(dialogue, cast, spoken, self._origin, self._config)
+            cost.audio += encoded.sample.duration
+        return encoded, judge_turns(plan.id, plan.language, encoded.sample.turns, self._config.judge)
+
+    def _record(self, dialogue: Dialogue, cast: Cast) -> list[_Voiced]:
+        """Take after take of the turns that do not pass yet; a turn that passed is never spoken again."""
+        turns = [_Voiced() for _ in dialogue.turns]
+        for take in range(len(self._config.tts.speeds)):
+            open_turns = [number for number, turn in enumerate(turns) if not turn.passed]
+            if not open_turns:
+                break
+            self._take(dialogue, cast, turns, open_turns, take)
+        return turns
+
+    def _take(self, dialogue: Dialogue, cast: Cast, turns: list[_Voiced], numbers: Sequence[int], take: int) -> None:
+        plan, config = dialogue.plan, self._config
+        asked = [dialogue.turns[number] for number in numbers]
+        requests = [
+            request(turn, number, cast.voice(turn.role), plan.language, plan.seed, take, config)
+            for number, turn in zip(numbers, asked, strict=True)
+        ]
+        with self._cost("speak") as cost:
+            clips = speak(requests, [turn.role for turn in asked], self._synthesizer, config)
+            cost.audio += sum(clip.seconds for clip in clips)
+        with self._cost("listen") as cost:
+            texts = [turn.spoken for turn in asked]
+            hearings = listen(clips, texts, [plan.language] * len(asked), self._recognizer, self._quality)
+            cost.audio += sum(clip.seconds for clip in clips)
+        metric = MAIN_METRIC[plan.language]
+        for number, clip, hearing, asked_for in zip(numbers, clips, hearings, requests, strict=True):
+            reason = verdict(_by_name(hearing), plan.language, config.judge)
+            turn = turns[number]
+            turn.takes += (
+                Take(
+                    take=take,
+                    speed=asked_for.speed,
+                    seed=asked_for.seed,
+                    transcript=hearing.transcript.text,
+                    error_rate=hearing.score(metric),
+                    reason=reason,
+                ),
+            )
+            if turn.kept is None or not reason or hearing.score(metric) < turn.kept.hearing.score(metric):
+                turn.kept = KeptTake(clip, hearing, take)
+            turn.passed = not reason
+
+    @contextmanager
+    def _cost(self, stage: str) -> Iterator[Cost]:
+        cost = self.progress.costs.setdefault(stage, Cost())
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield cost
+        finally:
+            cost.wall += time.perf_counter() - wall
+            cost.cpu += time.process_time() - cpu
+
+
+def _by_name(hearing: Hearing) -> dict[str, float]:
+    return {score.name: score.value for score in hearing.scores}

@@ -1,0 +1,107 @@
+"""Submit a run to a Ray cluster that is already there, with the semantics of `ray job submit`.
+
+    ray start --head
+    python scripts/launch_ray_job.py --address http://127.0.0.1:8265 -- run quickstart --out /shared/runs/demo
+
+The working directory (this repository) is shipped to the cluster, its requirements are installed there where
+`--requirements` asks for it, the words after `--` are given to `speechchat`, and the job's log is followed until it
+ends. The status of the job is the exit status. The run folder must be on storage that every node sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ROOT = Path(__file__).resolve().parent.parent
+# What a job needs of the working directory; models, runs and environments stay at home.
+EXCLUDES = [
+    "/.git/",
+    "/.venv/",
+    "/runs/",
+    "/build/",
+    "**/__pycache__/",
+    "/.mypy_cache/",
+    "/.ruff_cache/",
+    "/.pytest_cache/",
+]
+# Names only: the values come from the environment of whoever submits, and are never written anywhere.
+SECRETS = ["OPENAI_API_KEY"]
+
+
+def main(
+    command: Annotated[list[str], typer.Argument(help="what to give to `speechchat` on the cluster, after `--`")],
+    address: Annotated[
+        str, typer.Option(help="the cluster's dashboard", envvar="RAY_ADDRESS")
+    ] = "http://127.0.0.1:8265",
+    working_dir: Annotated[Path, typer.Option(help="shipped to the cluster")] = ROOT,
+    requirements: Annotated[
+        str | None,
+        typer.Option(
+            help="pip requirements for the job: a file, or a list like `.[embedded]`; nodes are ready if left out"
+        ),
+    ] = None,
+    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the job; repeatable")] = None,
+    submission_id: Annotated[str | None, typer.Option(help="a name of your own for the job")] = None,
+    follow: Annotated[bool, typer.Option(help="follow the log until the job ends")] = True,
+) -> None:
+    """Submit, follow, and end with the status of the job."""
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        raise SystemExit(
+            f"launch_ray_job: no Ray dashboard answers at {address} ({' '.join(str(error).split())[:200]}); "
+            "start a cluster with `ray start --head`, or name one with --address"
+        ) from None
+    entrypoint = "python -m pipeline.cli " + shlex.join(command)
+    job = client.submit_job(
+        entrypoint=entrypoint,
+        submission_id=submission_id,
+        runtime_env=runtime_env(working_dir, requirements, env or []),
+    )
+    typer.echo(f"submitted {job}: {entrypoint}")
+    if not follow:
+        typer.echo(f"follow it: ray job logs --address {address} --follow {job}")
+        return
+    try:
+        asyncio.run(tail(client, job))
+    except KeyboardInterrupt:
+        typer.echo(f"\nthe job goes on; stop it: ray job stop --address {address} {job}", err=True)
+        raise typer.Exit(130) from None
+    status = client.get_job_status(job)
+    typer.echo(f"{job}: {status}")
+    if status != JobStatus.SUCCEEDED:
+        typer.echo(f"launch_ray_job: {client.get_job_info(job).message}", err=True)
+        raise typer.Exit(1)
+
+
+def runtime_env(working_dir: Path, requirements: str | None, env: list[str]) -> dict[str, Any]:
+    """Ray's runtime environment of the job."""
+    variables = {name: os.environ[name] for name in SECRETS if name in os.environ}
+    for item in env:
+        name, eq, value = item.partition("=")
+        if not eq:
+            raise SystemExit(f"launch_ray_job: --env {item!r}: write it as NAME=VALUE")
+        variables[name] = value
+    environment: dict[str, Any] = {"working_dir": str(working_dir), "excludes": EXCLUDES, "env_vars": variables}
+    if requirements:
+        environment["pip"] = requirements if Path(requirements).is_file() else requirements.split()
+    return environment
+
+
+async def tail(client: Any, job: str) -> None:
+    async for text in client.tail_job_logs(job):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,71 @@
+"""Engines are found by the name in the configuration; a wrong name or a missing package is told in one line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.backends import engine_names, make_quality, make_recognizer, make_synthesizer
+from pipeline.config import Config, load_config
+from pipeline.errors import ConfigError, ModelError
+from speakers import load_library
+
+
+def config(*settings: str) -> Config:
+    return load_config("quickstart", settings)
+
+
+def test_unknown_engines_name_the_key_and_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"^tts\.engine: unknown engine 'Kokorro'; did you mean 'kokoro'\?"):
+        make_synthesizer(config("tts.engine=Kokorro"), load_library())
+    with pytest.raises(ConfigError, match=r"^asr\.engine: .*'whisper'; did you mean 'faster-whisper'\?"):
+        make_recognizer(config("asr.engine=whisper"))
+    with pytest.raises(ConfigError, match=r"^quality\.engine: .*'squim'; .*known: dnsmos, none"):
+        make_quality(config("quality.engine=squim"))
+
+
+def test_no_quality_model_is_a_choice() -> None:
+    assert make_quality(config("quality.engine=none")) is None
+
+
+@pytest.mark.parametrize("package", ["hibari", "misaki", "jieba"])
+def test_missing_package_of_the_tts_names_the_extra(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ModelError, match=rf"^tts\.engine=kokoro needs the package '{package}'.*'speechchat\[embedded\]'"
+    ):
+        make_synthesizer(config(), load_library())
+
+
+def test_missing_package_of_the_asr_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    with pytest.raises(ModelError, match=r"^asr\.engine=faster-whisper needs the package 'faster_whisper'.*embedded"):
+        make_recognizer(config())
+
+
+def install(folder: Path, module: str, code: str) -> None:
+    """A package of somebody else's, as pip would leave it."""
+    (folder / f"{module}.py").write_text(code)
+    info = folder / f"{module}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[speechchat.backends.asr]\n{module}-ear = {module}:build\n")
+
+
+def test_package_of_somebody_else_brings_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "elsewhere", "def build(config):\n    return ('an ear', config.asr.beam)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make_recognizer(config("asr.engine=elsewhere-ear", "asr.beam=3")) == ("an ear", 3)
+    assert engine_names("asr") == ["elsewhere-ear", "faster-whisper"]
+    assert "elsewhere-ear" not in engine_names("tts")
+
+
+def test_package_of_somebody_else_that_misses_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "faraway", "import a_package_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=r"needs the package 'a_package_that_is_not_there'.*: install 'a_package"):
+        make_recognizer(config("asr.engine=faraway-ear"))

@@ -1,0 +1,118 @@
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.text.rates import MAIN_METRIC, alignment, error_rates, warm
+
+CASES = [
+    ("en", "the cat sat", "The cat sat.", {"wer": 0, "cer": 0}),
+    ("en", "the cat sat", "the cat", {"wer": 1 / 3, "cer": 3 / 9}),
+    ("en", "the cat sat", "the big cat sat", {"wer": 1 / 3, "cer": 3 / 9}),
+    ("en", "the cat sat", "the cut sat", {"wer": 1 / 3, "cer": 1 / 9}),
+    ("en", "ice cream", "icecream", {"wer": 1, "cer": 0}),
+    ("en", "hello", "", {"wer": 1, "cer": 1}),
+    ("en", "", "", {"wer": 0, "cer": 0}),
+    ("en", "", "hi you", {"wer": 2, "cer": 5}),
+    ("en", "no", "oh my dear me", {"wer": 4, "cer": 4}),
+    ("en", "I was born in nineteen sixty-three", "I was born in 1963.", {"wer": 0, "cer": 0}),
+    ("zh", "今天很好", "今天很好。", {"cer": 0, "per": 0}),
+    ("zh", "盐", "言", {"cer": 1, "per": 0}),
+    ("zh", "女", "驴", {"cer": 1, "per": 0.5}),
+    ("zh", "今天很好", "今天好", {"cer": 0.25, "per": 0.25}),
+    ("zh", "你好", "", {"cer": 1, "per": 1}),
+    ("zh", "", "你好", {"cer": 2, "per": 4}),
+    ("zh", "一九六三年", "1963年", {"cer": 0, "per": 0}),
+    ("zh", "一千九百六十三年", "1963年", {"cer": 0, "per": 0}),
+    ("zh", "我有一万零八十六块", "我有10086块", {"cer": 0, "per": 0}),
+    ("zh", "请拨一零零八六", "请拨10086", {"cer": 0, "per": 0}),
+    ("zh", "两百人，二百人", "200人200人", {"cer": 0, "per": 0}),
+    ("zh", "十点半", "10:30", {"cer": 0, "per": 0}),
+    ("zh", "十点三十", "10:30", {"cer": 0, "per": 0}),
+    ("zh", "三个人", "13个人", {"cer": 1 / 3, "per": 1 / 5}),
+]
+
+
+@pytest.mark.parametrize(("language", "reference", "hypothesis", "rates"), CASES)
+def test_rates(language, reference, hypothesis, rates) -> None:
+    assert error_rates(reference, hypothesis, language) == pytest.approx(rates)
+
+
+def test_the_main_metric_is_among_the_rates() -> None:
+    for language in ("en", "zh"):
+        assert MAIN_METRIC[language] in error_rates("a", "b", language)
+
+
+def test_alignment_marks_words() -> None:
+    assert alignment("The cat sat down.", "the cut sat right down", "en") == [
+        ("equal", "the", "the"),
+        ("substitute", "cat", "cut"),
+        ("equal", "sat", "sat"),
+        ("insert", "", "right"),
+        ("equal", "down", "down"),
+    ]
+
+
+def test_alignment_marks_characters_in_the_reading_that_counts() -> None:
+    assert alignment("一九六三年很好", "1963年好", "zh") == [
+        ("equal", "一九六三年", "一九六三年"),
+        ("delete", "很", ""),
+        ("equal", "好", "好"),
+    ]
+
+
+def test_alignment_of_nothing() -> None:
+    assert alignment("", "", "en") == []
+    assert alignment("!", "hi you", "en") == [("insert", "", "hi you")]
+    assert alignment("你好", "", "zh") == [("delete", "你好", "")]
+
+
+TEXT = {
+    "en": st.lists(
+        st.sampled_from("the cat sat 1963 ten $5 don't (no) AI hello 10:30 .".split()), max_size=8
+    ).map(" ".join),
+    "zh": st.text(alphabet="今天很好盐言12年3点两%，。A", max_size=12),
+}
+PAIRS = st.sampled_from(["en", "zh"]).flatmap(lambda name: st.tuples(st.just(name), TEXT[name], TEXT[name]))
+
+
+@given(PAIRS)
+def test_rates_are_a_distance_from_the_reference(pair) -> None:
+    language, one, other = pair
+    assert set(error_rates(one, one, language).values()) == {0.0}
+    assert all(rate >= 0 for rate in error_rates(one, other, language).values())
+
+
+@given(PAIRS)
+def test_alignment_rebuilds_both_sides_and_counts_the_edits(pair) -> None:
+    language, one, other = pair
+    space = " " if language == "en" else ""
+    runs = alignment(one, other, language)
+    said = [part for run in runs for part in (run[1].split() if space else run[1])]
+    heard = [part for run in runs for part in (run[2].split() if space else run[2])]
+    edits = sum(max(len(left.split() if space else left), len(right.split() if space else right))
+                for op, left, right in runs if op != "equal")  # fmt: skip
+    assert alignment(space.join(said), space.join(heard), language) == runs
+    assert edits / max(1, len(said)) == pytest.approx(
+        error_rates(one, other, language)[MAIN_METRIC[language]]
+    )
+
+
+def test_importing_loads_no_table_and_warming_loads_it() -> None:
+    code = (
+        "import sys; from pipeline.text import checks, rates, verbalize\n"
+        "heavy = {'inflect', 'cn2an', 'opencc', 'pypinyin', 'jiwer', 'whisper_normalizer', 'jieba'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "rates.warm('zh'); rates.warm('en')\n"
+        "assert {'opencc', 'pypinyin', 'jiwer', 'whisper_normalizer', 'cn2an'} <= set(sys.modules)\n"
+        "assert 'jieba' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_warming_twice_is_allowed() -> None:
+    warm("zh")
+    warm("zh")
+    assert error_rates("一", "1", "zh")["cer"] == 0
