@@ -133,7 +133,7 @@ def _up(value: Fraction, grid: Fraction) -> Fraction:
 
 
 def encode_flac(pcm: np.ndarray, rate: int) -> bytes:
-    """int16 mono to FLAC bytes; the same samples always give the same bytes."""
+    """int16 (mono [n] or stereo [n, 2]) to FLAC bytes; the same samples always give the same bytes."""
     buffer = io.BytesIO()
     sf.write(buffer, pcm, rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()

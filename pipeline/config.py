@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.dialogue import Language, Split
 from pipeline.errors import ConfigError
@@ -27,7 +27,12 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _defaults(**values: Any) -> BeforeValidator:
+    """What a map by language holds for a language that the configuration does not name."""
+    return BeforeValidator(lambda given: {**values, **given} if isinstance(given, dict) else given)
 
 
 class SourceConfig(Section):
@@ -44,10 +49,14 @@ class SourceConfig(Section):
 class TextConfig(Section):
     """What is speakable, per turn. max_units: words (en) or characters (zh)."""
 
-    max_units: dict[Language, Positive] = {"en": 24, "zh": 36}
-    max_dialogue_units: dict[Language, Positive] = {"en": 40, "zh": 56}
-    grounding: float = Field(
-        0.5, ge=0, le=1, description="share of an LLM reply's content that the reference or the talk must hold; 0 = off"
+    max_units: Annotated[dict[Language, Positive], _defaults(en=24, zh=36)] = {}
+    max_dialogue_units: Annotated[dict[Language, Positive], _defaults(en=40, zh=56)] = {}
+    grounding: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of an LLM reply's content that the source's own reply must hold; 0 = off; "
+        "null: 0.8 for the embedded LLM, which drifts, and 0 for an endpoint",
     )
 
 
@@ -70,7 +79,10 @@ class WriterConfig(Section):
 class CastConfig(Section):
     """Who speaks. agents: the few voices of the assistant, by language; users: the user's, all others if null."""
 
-    agents: dict[Language, tuple[str, ...]] = {"en": ("af_heart", "am_michael"), "zh": ("zf_xiaoxiao", "zm_yunxi")}
+    agents: Annotated[
+        dict[Language, tuple[str, ...]],
+        _defaults(en=("af_heart", "am_michael"), zh=("zf_xiaoxiao", "zm_yunxi")),
+    ] = {}
     users: dict[Language, tuple[str, ...]] | None = None
 
 
@@ -125,7 +137,10 @@ class JudgeConfig(Section):
     min_mos: lowest DNSMOS overall score, 1 to 5; null gates nothing.
     """
 
-    limits: dict[Language, dict[Literal["wer", "cer", "per"], Weight]] = {"en": {"wer": 0.1}, "zh": {"cer": 0.1}}
+    limits: Annotated[
+        dict[Language, dict[Literal["wer", "cer", "per"], Weight]],
+        _defaults(en={"wer": 0.1}, zh={"cer": 0.1}),
+    ] = {}
     min_mos: float | None = Field(None, ge=1, le=5)
     keep: Literal["none", "sample", "all"] = Field(
         "all", description="which rejected clips are kept; sample: one in ten"
@@ -179,9 +194,6 @@ class Config(Section):
         for name in ("languages", "splits"):
             if not sum(getattr(self, name).values()) > 0:
                 raise ValueError(f"{name} needs at least one weight above 0")
-        for language in self.active_languages:
-            if language not in self.judge.limits:
-                raise ValueError(f"judge.limits has no entry for language {language!r}")
         return self
 
     @property
@@ -190,7 +202,16 @@ class Config(Section):
 
     def content(self) -> dict[str, Any]:
         """The part that reaches the output, as plain data."""
-        return _content(self)
+        content = _content(self)
+        content["text"]["grounding"] = self.grounding
+        return content
+
+    @property
+    def grounding(self) -> float:
+        """text.grounding, or what it is if nothing was said."""
+        if self.text.grounding is not None:
+            return self.text.grounding
+        return 0.8 if self.writer.base_url is None else 0.0
 
 
 def _content(section: Section) -> dict[str, Any]:

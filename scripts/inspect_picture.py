@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DPI = 110
 POINTS = 9.0  # of the labels
+LATIN_FONT = "DejaVu Sans"  # comes with matplotlib
 LEFT, RIGHT = 1.2, 0.25  # inches beside the time axis
 HEADROOM = 2.7  # of a track, where its waveform ends at 1
 NAMES: dict[Role, str] = {"user": "user", "assistant": "agent"}
@@ -37,9 +38,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
-        raise UsageError(
-            "matplotlib draws the pictures: pip install 'speechchat[inspect]', or give --no-png"
-        ) from None
+        raise UsageError("matplotlib draws the pictures: pip install 'speechchat[inspect]', or give --no-png") from None
 
 
 def draw(encoded: Encoded, verdict: str, accepted: bool) -> tuple[bytes, float, float]:
@@ -53,8 +52,7 @@ def draw(encoded: Encoded, verdict: str, accepted: bool) -> tuple[bytes, float, 
     clips: dict[Role, Clip] = {"user": decoded(encoded, "user"), "assistant": decoded(encoded, "assistant")}
     # One scale for both, so that the eye can compare their loudness.
     peak = max(0.05, *(float(np.abs(clip.audio).max(initial=0)) for clip in clips.values()))
-    families = ["DejaVu Sans", *([han_font()] if han_font() else [])]
-    with matplotlib.rc_context({"font.family": families, "font.size": POINTS, "axes.linewidth": 0.6}):
+    with matplotlib.rc_context({"font.family": LATIN_FONT, "font.size": POINTS, "axes.linewidth": 0.6}):
         figure = Figure(figsize=(width, 4.4), dpi=DPI, facecolor="white")
         lanes = figure.subplots(2, 1, sharex=True)
         figure.subplots_adjust(left=left, right=right, top=0.9, bottom=0.11, hspace=0.06)
@@ -117,6 +115,7 @@ def label_turns(axes: Axes, sample: Sample, role: Role, scale: float) -> None:
                 va="bottom" if away > 0 else "top",
                 color=ink,
                 fontsize=size,
+                fontfamily=[LATIN_FONT, han_font() or LATIN_FONT],
                 linespacing=1.25,
                 parse_math=False,  # a dollar sign in the text is never mathematics
             )
@@ -139,9 +138,7 @@ def han_font() -> str:
     from matplotlib.ft2font import FT2Font
 
     fonts = [font for font in fontManager.ttflist if HAN_FONT.search(font.name)]
-    for font in sorted(
-        fonts, key=lambda font: ("SC" not in font.name, abs(int(font.weight) - 400), font.name)
-    ):
+    for font in sorted(fonts, key=lambda font: ("SC" not in font.name, abs(int(font.weight) - 400), font.name)):
         if FT2Font(font.fname).get_char_index(ord("说")):
             return font.name
     return ""

@@ -44,6 +44,8 @@ KEYS_COMPARED = 1000  # of the run's first keys, to name those nearest to an unk
 
 Pieces = list[tuple[str, str, str]]
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -81,9 +83,7 @@ def text_lines(folder: RunFolder, unit: int) -> list[TextLine]:
     try:
         return [TextLine.model_validate_json(line) for line in path.read_text("utf-8").splitlines()]
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: not readable: {str(error).splitlines()[0]}; see `speechchat verify`"
-        ) from None
+        raise DataError(f"{path}: not readable: {str(error).splitlines()[0]}; see `speechchat verify`") from None
 
 
 def unit_entries(folder: RunFolder, manifest: Manifest, only_rejected: bool = False) -> Iterator[Entry]:
@@ -102,9 +102,7 @@ def unit_entries(folder: RunFolder, manifest: Manifest, only_rejected: bool = Fa
             yield Entry(line, found, None)
 
 
-def matching(
-    folder: RunFolder, split: Split | None, language: Language | None, only_rejected: bool
-) -> Iterator[Entry]:
+def matching(folder: RunFolder, split: Split | None, language: Language | None, only_rejected: bool) -> Iterator[Entry]:
     """The finished dialogues that were asked for, read from disk as they are taken."""
     for manifest in folder.manifests():
         if split in (None, manifest.split) and (manifest.rejected or not only_rejected):
@@ -192,9 +190,7 @@ def print_entry(console: Console, entry: Entry) -> None:
             first, *others = turn_lines(turn, sample.language)
             lines += [(2, first), *((6, line) for line in others)]
     elif entry.line.dialogue:
-        lines += [
-            (2, Text(f"{turn.role} ({turn.author}): {turn.spoken}")) for turn in entry.line.dialogue.turns
-        ]
+        lines += [(2, Text(f"{turn.role} ({turn.author}): {turn.spoken}")) for turn in entry.line.dialogue.turns]
     for failed_text in entry.line.failed:
         where = f"not spoken, turn {failed_text.turn}, {failed_text.author}, {failed_text.reason}"
         lines.append((2, Text(f"{where}: {failed_text.text}", "dim")))
@@ -292,6 +288,7 @@ def totals(folder: RunFolder, config: Config) -> Stats:
         raise DataError(f"{folder.stats}: not readable as totals; `speechchat run` writes it anew") from None
 
 
+@app.command()
 def inspect(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
     key: Annotated[
@@ -301,9 +298,7 @@ def inspect(
     split: Annotated[Split | None, typer.Option(help="only this split")] = None,
     language: Annotated[Language | None, typer.Option(help="only this language")] = None,
     limit: Annotated[int, typer.Option(min=1, help="the most dialogues to show")] = 20,
-    out: Annotated[
-        Path | None, typer.Option(help="folder for page and pictures  [default: RUN/logs/inspect]")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for page and pictures  [default: RUN/logs/inspect]")] = None,
     png: Annotated[bool, typer.Option("--png/--no-png", help="draw a picture of each sample")] = True,
 ) -> None:
     """Show the samples of a run: a table, the turns with what was heard, pictures, and a page with players."""
@@ -345,11 +340,5 @@ def show(
     console.print(f"page:     {out / 'index.html'}", soft_wrap=True)
 
 
-def main() -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(inspect)
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

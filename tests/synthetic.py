@@ -92,9 +92,6 @@ class ToneSynthesizer:
     def __init__(self) -> None:
         self.said: list[SpeechRequest] = []
 
-    def models(self) -> tuple[ModelUse, ...]:
-        return (ModelUse(role="tts", name=self.name, sha256="", license="CC0-1.0"),)
-
     def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip]:
         self.said = list(requests)
         return [self._clip(request) for request in requests]
@@ -119,9 +116,6 @@ class ScriptedRecognizer:
     def __init__(self, synthesizer: ToneSynthesizer):
         self._synthesizer = synthesizer
 
-    def models(self) -> tuple[ModelUse, ...]:
-        return (ModelUse(role="asr", name=self.name, sha256="", license="CC0-1.0"),)
-
     def transcribe(self, clips: Sequence[Clip], languages: Sequence[Language]) -> list[Transcript]:
         said = zip(clips, self._synthesizer.said, strict=True)
         return [Transcript(self._heard(request), -0.2, 0.01, 1.1) for _, request in said]
@@ -139,15 +133,9 @@ class LengthQuality:
     name = "length"
     rate = 16000
 
-    def models(self) -> tuple[ModelUse, ...]:
-        return ()
-
     def score(self, clips: Sequence[Clip]) -> list[tuple[Score, ...]]:
         values = [round(2.8 + len(clip.audio) % 97 / 97, 3) for clip in clips]
-        return [
-            tuple(Score(name=name, value=value) for name in ("mos_sig", "mos_bak", "mos_ovr"))
-            for value in values
-        ]
+        return [tuple(Score(name=name, value=value) for name in ("mos_sig", "mos_bak", "mos_ovr")) for value in values]
 
 
 def make_run(
@@ -163,8 +151,8 @@ def make_run(
     """A finished run in `root`, all in split train unless `splits` says otherwise.
 
     The first `rejected` dialogues of the plan are rejected: in turn by the judge (its clips kept) and for their text.
-    Of the others, those with a sentence of STUMBLES needed a second take, and every second one of a language ends with a
-    turn of the LLM.
+    Of the others, those with a sentence of STUMBLES needed a second take, and every second one of a language ends
+    with a turn of the LLM.
     """
     config = Config(
         dialogues=dialogues,
@@ -179,7 +167,7 @@ def make_run(
     synthesizer = ToneSynthesizer()
     recognizer = ScriptedRecognizer(synthesizer)
     writer = ModelUse(role="writer", name="script", sha256="", license="CC0-1.0")
-    models = (writer, *synthesizer.models(), *recognizer.models())
+    models = (writer, ModelUse(role="tts", name="tones", sha256="", license="CC0-1.0"))
     origin = Origin("speechchat tests", dict.fromkeys(("text", "speech", "judge"), "0" * 16), models)
     freeze(Job(config, root, origin))
     casting = Casting(config, load_library())
@@ -202,9 +190,7 @@ def _write_text(folder: RunFolder, unit: Unit, unit_size: int, rejected: int) ->
 def _text_line(planned: PlannedDialogue, number: int, refused: bool) -> TextLine:
     if refused and number % 2:
         link = TextAttempt(turn=1, author="source", text="http://example.org", reason="url")
-        reject = Reject(
-            id=planned.id, language=planned.language, stage="text", reason="url", detail="turn 1: a link"
-        )
+        reject = Reject(id=planned.id, language=planned.language, stage="text", reason="url", detail="turn 1: a link")
         return TextLine(plan=planned, dialogue=None, reject=reject, failed=(link,))
     rows = ROWS[planned.language]
     lines = rows[planned.ordinal % len(rows)]

@@ -2,7 +2,8 @@
 
 A backend is one file with the functions `build` and `models`, and one line here. A package of somebody else's has such
 a file too and names its `build` in an entry point of the group `speechchat.backends.tts`, `.asr` or `.quality`; the
-entry point's name is then what `tts.engine` says.
+entry point's name is then what `tts.engine` says. A name with a colon is the function itself, `package.module:build`:
+what can be imported needs no registration.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ def _builder(room: Room, name: str) -> Callable[..., Any]:
     if name in ENGINES[room]:
         module, _, function = ENGINES[room][name].partition(":")
         return getattr(import_module(module), function)
+    if ":" in name:
+        return _imported(room, name)
     foreign = _foreign(room)
     if name in foreign:
         return foreign[name].load()
@@ -92,3 +95,11 @@ def _builder(room: Room, name: str) -> Callable[..., Any]:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ConfigError(f"{room}.engine: unknown engine {name!r}; {hint}known: {', '.join(known)}")
+
+
+def _imported(room: Room, name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    try:
+        return getattr(import_module(module), function)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(f"{room}.engine: {name!r} cannot be imported: {error}") from None

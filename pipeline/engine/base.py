@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import asynccontextmanager
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pipeline import __version__, backends, models
-from pipeline.backends.llm.embedded import EmbeddedServer, request_extras
-from pipeline.backends.llm.openai import OpenAIWriter
+from pipeline.backends.llm.embedded import SLOTS, EmbeddedServer, request_extras
 from pipeline.config import Config, digest
 from pipeline.dialogue import ModelUse
 from pipeline.plan import Unit
@@ -105,25 +105,27 @@ def _plain(uses: tuple[ModelUse, ...]) -> list[dict[str, str]]:
 
 
 @asynccontextmanager
-async def open_text(job: Job):  # type: ignore[no-untyped-def]
+async def open_text(job: Job) -> AsyncIterator[TextStage]:
     """The text stage of one worker; without an endpoint in the configuration it starts the embedded one beside it."""
-    config = job.config
-    server = None
-    if config.writer.base_url is None:
-        server = EmbeddedServer(models.main_file("gemma-3-270m", config.writer.model_path))
-    try:
-        writer = OpenAIWriter(
-            config.writer,
-            server.base_url if server else str(config.writer.base_url),
-            request_extras if server else None,
-            (writer_use(config),),
-            deterministic=server is not None,
-        )
-        yield TextStage(config, writer, ChatterbotSource(config), job.folder)
-        await writer.close()
-    finally:
-        if server:
-            server.close()
+    # Here and not above: the client takes seconds to import, and only a worker that writes needs it.
+    from pipeline.backends.llm.openai import OpenAIWriter
+
+    config = job.config.writer
+    source = ChatterbotSource(job.config)
+    with ExitStack() as stack:
+        if config.base_url is None:
+            model = models.main_file("gemma-3-270m", config.model_path)
+            server = stack.enter_context(contextlib.closing(EmbeddedServer(model)))
+            # One slot serves one request at a time: a longer queue would only run into the timeout, and dialogues
+            # that are written one after the other let the first unit be spoken while the second is written.
+            config = config.model_copy(update={"concurrency": SLOTS})
+            writer = OpenAIWriter(config, server.base_url, request_extras, deterministic=True)
+        else:
+            writer = OpenAIWriter(config, config.base_url, None, deterministic=False)
+        try:
+            yield TextStage(job.config.model_copy(update={"writer": config}), writer, source, job.folder)
+        finally:
+            await writer.close()
 
 
 def open_studio(job: Job) -> tuple[Studio, BinaryIO]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.config import EngineConfig
@@ -98,9 +99,12 @@ def connect(config: EngineConfig) -> None:
                 "start one with `ray start --head`, or leave the address out"
             ) from None
         return
+    # Ray listens on every interface unless it takes this machine for one that cannot be in a cluster: it reads the
+    # variable in the processes that it starts, and the constant in this one, which has imported it already.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         include_dashboard=False,
-        _node_ip_address="127.0.0.1",
         object_store_memory=100 * 2**20,  # only plans and manifests travel
         **options,
     )
@@ -203,8 +207,10 @@ class _Schedule:
 
     def _create(self, kind: str) -> Any:
         if kind == "text":
-            return TextActor.options(num_cpus=0, max_restarts=0, max_task_retries=0).remote(self._job)
-        return StudioActor.options(
+            return TextActor.options(  # type: ignore[attr-defined]
+                num_cpus=0, max_restarts=0, max_task_retries=0
+            ).remote(self._job)
+        return StudioActor.options(  # type: ignore[attr-defined]
             num_cpus=self._engine.studio_cpus,
             num_gpus=self._engine.studio_gpus,
             max_restarts=0,

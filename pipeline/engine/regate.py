@@ -84,11 +84,11 @@ def _regate_unit(old: RunFolder, new: RunFolder, unit: Unit, manifest: Manifest,
                 writer.reject(rejects[planned.id])
                 continue
             encoded = _rejudged(clips[planned.id], job)
-            reject = judge_turns(planned.id, planned.language, encoded.sample.turns, job.config.judge)
-            if reject is None:
+            refused = judge_turns(planned.id, planned.language, encoded.sample.turns, job.config.judge)
+            if refused is None:
                 writer.accept(encoded)
             else:
-                writer.reject(reject, encoded if keeps_clips(planned.id, job.config.judge) else None)
+                writer.reject(refused, encoded if keeps_clips(planned.id, job.config.judge) else None)
         return writer.commit(job.origin.digests)
 
 

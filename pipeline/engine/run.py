@@ -93,7 +93,9 @@ def freeze(job: Job) -> None:
 
 def _begun(folder: RunFolder) -> bool:
     """Whether anything was made in the run yet; until then its configuration may still be changed."""
-    return any(path.is_file() for name in ("dialogues", "logs/dialogues", "shards") for path in (folder.root / name).rglob("*"))
+    return any(
+        path.is_file() for name in ("dialogues", "logs/dialogues", "shards") for path in (folder.root / name).rglob("*")
+    )
 
 
 def load_frozen(folder: RunFolder) -> tuple[Config, Frozen]:

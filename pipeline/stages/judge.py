@@ -28,10 +28,11 @@ def judge_turns(key: str, language: Language, turns: tuple[SampleTurn, ...], con
         scores = {score.name: score.value for score in turn.scores}
         reason = verdict(scores, language, config)
         if reason:
-            limits = {**config.limits[language], "mos": config.min_mos}
-            value = scores.get("mos_ovr" if reason == "mos" else reason, 0.0)
+            value, limit = scores.get(reason, 0.0), config.limits[language].get(reason)  # type: ignore[call-overload]
+            if reason == "mos":
+                value, limit = scores.get("mos_ovr", 0.0), config.min_mos
             detail = (
-                f"turn {number}: {reason} {value:.3f}, limit {limits.get(reason)}; "
+                f"turn {number}: {reason} {value:.3f}, limit {limit}; "
                 f"said {turn.spoken!r}, heard {turn.transcript!r}, {len(turn.takes)} takes"
             )
             return Reject(id=key, language=language, stage="judge", reason=reason, detail=detail)

@@ -32,7 +32,7 @@ def listen(
     recognizer: Recognizer,
     quality: QualityModel | None,
 ) -> list[Hearing]:
-    """One hearing a clip, in order. texts: what was to be said. An empty clip is heard as "", with no quality scores."""
+    """One hearing a clip, in order. texts: what was to be said. An empty clip is heard as "" and has no MOS."""
     full = [number for number, clip in enumerate(clips) if len(clip.audio)]
     heard = {number: Transcript("", 0.0, 1.0, 0.0) for number in range(len(clips))}
     wanted = [audio.resample(clips[number], recognizer.rate) for number in full]

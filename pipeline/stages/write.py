@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 
 from pipeline.backends.llm.base import Prompt, Writer
-from pipeline.config import Config, TextConfig
+from pipeline.config import Config
 from pipeline.dialogue import (
     Dialogue,
+    Language,
     PlannedDialogue,
     Reject,
     Role,
@@ -31,6 +32,7 @@ from pipeline.text.verbalize import verbalize
 from prompts import PromptTemplate, load
 
 VERSION = 1
+_FINAL = " .!?。！？"
 
 
 class TextStage:
@@ -117,30 +119,35 @@ class TextStage:
     ) -> Turn | None:
         """A reply of the LLM that passes the checks, or None after `writer.attempts` replies."""
         history: list[tuple[Role, str]] = [(turn.role, turn.written) for turn in turns]
+        note = verbalize(note, planned.language)
         messages = self._templates[planned.language].messages(history, note)
         for attempt in range(self._config.writer.attempts):
             seed = derive_seed(planned.seed, "reply", number, attempt)
             [reply] = await self._writer.reply([Prompt(messages, planned.language, seed)])
             reply = " ".join(reply.split())
             spoken = verbalize(reply, planned.language)
-            reason = check_reply(spoken, turns, verbalize(note, planned.language), left, planned, self._config.text)
+            reason = check_reply(spoken, turns, note, left, planned.language, self._config.grounding)
             if reason is None:
                 return Turn(role="assistant", written=reply, spoken=spoken, author="llm")
             failed.append(TextAttempt(turn=number, author="llm", text=reply, reason=reason))
+            if reason == "copy":
+                return None
         return None
 
 
 def check_reply(
-    spoken: str, turns: Sequence[Turn], reference: str, left: int, planned: PlannedDialogue, text: TextConfig
+    spoken: str, turns: Sequence[Turn], reference: str, left: int, language: Language, grounding: float
 ) -> str | None:
-    """Why a reply may not be spoken, or None. `left`: the most words (en) or characters (zh) it may have."""
-    language = planned.language
+    """Why a reply may not be spoken, or None.
+
+    left: the most words (en) or characters (zh) it may have; grounding: see TextConfig.
+    """
     reason = unspeakable(spoken, language)
+    if spoken.strip(_FINAL) == reference.strip(_FINAL):
+        return "copy"  # the human's words are the human's, whoever typed them last
     if reason is None and count_units(spoken, language) > left:
         reason = "too long"
-    if reason is None and text.grounding > 0:
-        reason = reply_fault(spoken, language, [turn.spoken for turn in turns], reference, text.grounding)
-    return reason
+    return reason or reply_fault(spoken, language, [turn.spoken for turn in turns], reference, grounding)
 
 
 def read_text(folder: RunFolder, unit: Unit) -> list[TextLine]:

@@ -58,11 +58,7 @@ def unspeakable(text: str, language: Language) -> str | None:
         category = unicodedata.category(char)
         if category[0] == "L" and not _readable(char, language):
             return "script"
-        if (
-            category[0] not in "LM"
-            and char not in _MARKS[language]
-            and not (char == "〇" and language == "zh")
-        ):
+        if category[0] not in "LM" and char not in _MARKS[language] and not (char == "〇" and language == "zh"):
             return "symbols"
     return "repetition" if _loops(text, language) else None
 
@@ -78,9 +74,7 @@ def _units(text: str, language: Language) -> list[str]:
 
 def _loops(text: str, language: Language) -> bool:
     units = _units(text, language)
-    if _LOOPS[language].search(
-        (" " if language == "en" else "").join(unit.replace("'", "") for unit in units)
-    ):
+    if _LOOPS[language].search((" " if language == "en" else "").join(unit.replace("'", "") for unit in units)):
         return True
     size = _FAR_LOOP[language]
     runs = [tuple(units[start : start + size]) for start in range(len(units) - size + 1)]
@@ -96,11 +90,9 @@ _ROLE = re.compile(
 )
 _ENDS = ".!?。！？"
 _CLOSING = "\"'”’」』》)）"
-_DANGLING_WORDS = (
-    "a an the of and or but to is are am was were my your our his their in on at for with because if that's i'm it's "
-    "you're"
+_DANGLING = frozenset(
+    ("a", "an", "the", "and", "or", "but", "my", "your", "our", "their", "because", "if", "i'm", "it's", "you're")
 )
-_DANGLING = frozenset(_DANGLING_WORDS.split())
 _SHORTEST: dict[Language, int] = {"en": 2, "zh": 3}
 _ALIKE = 0.8  # of the units in common order (difflib ratio), from which two lines are the same line
 # Courtesies: they say nothing that could be wrong, and address the user whoever the sentence is about.
@@ -110,9 +102,7 @@ _COURTESY: dict[Language, re.Pattern[str]] = {
         r"|(?:as )?you know|(?:and |so )?(?:how|what) about you|and you|well|sure|please|alright|okay|oh)\b",
         re.I,
     ),
-    "zh": re.compile(
-        "谢谢(?:你|您)?(?:的?(?:关心|夸奖))?|当然|说实话|其实|没错|好的|你呢(?:，?过得(?:怎么样|好吗))?"
-    ),
+    "zh": re.compile("谢谢(?:你|您)?(?:的?(?:关心|夸奖))?|当然|说实话|其实|没错|好的|你呢(?:，?过得(?:怎么样|好吗))?"),
 }
 _PERSONS: dict[Language, tuple[re.Pattern[str], ...]] = {
     "en": (
@@ -123,9 +113,7 @@ _PERSONS: dict[Language, tuple[re.Pattern[str], ...]] = {
     "zh": (re.compile("我|咱"), re.compile("[你您]"), re.compile("[他她]")),
 }
 _NEGATION: dict[Language, re.Pattern[str]] = {
-    "en": re.compile(
-        r"n't\b|\b(?:not|no|never|nothing|nobody|none|without|cannot|neither|nor|hardly)\b", re.I
-    ),
+    "en": re.compile(r"n't\b|\b(?:not|no|never|nothing|nobody|none|without|cannot|neither|nor|hardly)\b", re.I),
     "zh": re.compile("不|没|無|无|别|未"),
 }
 _STOP_WORDS_EN = (
@@ -170,16 +158,12 @@ def _persons(text: str, language: Language) -> list[int]:
     """Of whom `text` speaks, in the order of their first mention: 0 the speaker, 1 the listener, 2 a third."""
     plain = _COURTESY[language].sub(" ", text)
     first = {
-        person: match.start()
-        for person, pattern in enumerate(_PERSONS[language])
-        if (match := pattern.search(plain))
+        person: match.start() for person, pattern in enumerate(_PERSONS[language]) if (match := pattern.search(plain))
     }
     return sorted(first, key=lambda person: first[person])
 
 
-def reply_fault(
-    reply: str, language: Language, history: Sequence[str], reference: str, grounding: float
-) -> str | None:
+def reply_fault(reply: str, language: Language, history: Sequence[str], reference: str, grounding: float) -> str | None:
     """Why an LLM's reply to the last line of `history` should not be used: None if it may, else one of "too short",
     "language", "role", "unfinished", "repetition", "echo", "ungrounded".
 
@@ -218,9 +202,7 @@ def _share(units: Sequence[object], known: Collection[object]) -> float:
 
 def _pairs(text: str, language: Language) -> list[tuple[str, str]]:
     """The neighbouring units within each clause."""
-    clauses = [
-        _units(clause, language) for clause in re.split(r"[^\w\s'’-]+", _COURTESY[language].sub(",", text))
-    ]
+    clauses = [_units(clause, language) for clause in re.split(r"[^\w\s'’-]+", _COURTESY[language].sub(",", text))]
     return [pair for clause in clauses for pair in pairwise(clause)]
 
 

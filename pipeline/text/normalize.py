@@ -23,7 +23,7 @@ _BEFORE_EN = (
     (re.compile(r"(?<!\w)-(?=\d)"), "minus "),
 )
 _LEADING_ZERO = re.compile(r"(?<![\d.,])0\d+(?![\d.,]*\d)")
-_VARIANTS = str.maketrans("〇妳", "零你")
+_VARIANTS = str.maketrans("〇妳0123456789", "零你零一二三四五六七八九")
 _DIGIT_EN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _INITIALS = re.compile(r"\b[a-z](?: [a-z])+\b")
 
@@ -50,11 +50,7 @@ def normalize(text: str, language: Language) -> str:
     American spelling; letters said one by one are one word (A.I., a i and AI are ai).
     zh: simplified Han characters, lower-case Latin letters and nothing between them, numbers in Han numerals.
     """
-    return (
-        _normalize_en(text)
-        if language == "en"
-        else clean_zh(read_figures_zh(unicodedata.normalize("NFKC", text)))
-    )
+    return _normalize_en(text) if language == "en" else bare_zh(read_figures_zh(simple_zh(text)))
 
 
 def _normalize_en(text: str) -> str:
@@ -64,7 +60,11 @@ def _normalize_en(text: str) -> str:
     return _INITIALS.sub(lambda match: match[0].replace(" ", ""), _english()(text).strip())
 
 
-def clean_zh(text: str) -> str:
-    """Mandarin without figures in its compared form: simplified, lower case, letters and numerals only."""
-    simple = _simplified()(unicodedata.normalize("NFKC", text)).lower().translate(_VARIANTS)
-    return "".join(char for char in simple if char.isalnum())
+def simple_zh(text: str) -> str:
+    """Mandarin in half-width, simplified, lower-case characters, its figures still to be read."""
+    return _simplified()(unicodedata.normalize("NFKC", text)).lower()
+
+
+def bare_zh(text: str) -> str:
+    """What is compared of `simple_zh` text whose figures are read: letters, Han characters; other digits one by one."""
+    return "".join(char for char in text.translate(_VARIANTS) if char.isalnum())

@@ -16,7 +16,7 @@ _PHONE = re.compile(r"\+?(?:\d{1,3}-)?\d{3}-\d{4}|(?:\d{1,3}-)?\d{3}-\d{3,4}-\d{
 _TIME = re.compile(r"(\d|1\d|2[0-3]):([0-5]\d)")
 _RANGE = re.compile(r"(\d+)[-–~](\d+)")
 _YEAR_CUE = re.compile(
-    r"\b(?:in|of|since|until|till|by|from|to|year|before|after|around|about|during|late|early|january|february|march|april|may"
+    r"\b(?:in|since|until|till|year|before|after|during|late|early|january|february|march|april|may"
     r"|june|july|august|september|october|november|december|\d{1,2}(?:st|nd|rd|th)?),? $",
     re.I,
 )
@@ -76,9 +76,7 @@ def _plain_en(figure: str, before: str, after: str) -> str | None:
         return _spell(figure)
     if time := _TIME.fullmatch(figure):
         hour, minute = time.groups()
-        tail = (
-            "o'clock" if minute == "00" else f"oh {_words(minute[1])}" if minute[0] == "0" else _words(minute)
-        )
+        tail = "o'clock" if minute == "00" else f"oh {_words(minute[1])}" if minute[0] == "0" else _words(minute)
         return f"{_words(hour)} {tail}"
     if span := _RANGE.fullmatch(figure):
         ends = [_plain_en(end, before if after.strip() else "from ", after) for end in span.groups()]
@@ -144,9 +142,7 @@ def _han_cardinal(figure: str, after: str, before: str = "") -> str:
 
 
 def _han_digits(figure: str) -> str:
-    return "".join(
-        _HAN[int(digit)] if digit.isdigit() else "点" for digit in figure if digit.isdigit() or digit == "."
-    )
+    return "".join(_HAN[int(digit)] if digit.isdigit() else "点" for digit in figure if digit.isdigit() or digit == ".")
 
 
 def _han_time(hour: str, minute: str) -> tuple[str, ...]:
@@ -173,10 +169,7 @@ def _han_readings(match: re.Match[str]) -> tuple[str, ...]:
         if ending == "%":
             return ("百分之" + "到".join(_han_cardinal(end, "") for end in span.groups()),)
         years = after.lstrip().startswith("年")
-        ends = [
-            _han_digits(end) if years and len(end) == 4 else _han_cardinal(end, after)
-            for end in span.groups()
-        ]
+        ends = [_han_digits(end) if years and len(end) == 4 else _han_cardinal(end, after) for end in span.groups()]
         return ("到".join(ends) + ending,)
     if _PHONE.fullmatch(figure):
         return (_han_digits(figure),)
@@ -191,9 +184,7 @@ def _han_readings(match: re.Match[str]) -> tuple[str, ...]:
     digits = _han_digits(figure) + unit
     twos = (re.sub(r"^[二两]", new, cardinal) for new in "二两") if cardinal[0] in "二两" else ()
     named = len(figure) >= 3 and figure.isdigit() and _NUMBER_CUE.search(before)
-    year = re.fullmatch(r"[12]\d{3}", figure) and (
-        re.match(r"\s*年", after) or not re.search(r"\w", before + after)
-    )
+    year = re.fullmatch(r"[12]\d{3}", figure) and (re.match(r"\s*年", after) or not re.search(r"\w", before + after))
     order = (digits, cardinal) if named or year or _DIGITS.fullmatch(figure) else (cardinal, digits)
     return tuple(dict.fromkeys((*order, *twos)))
 

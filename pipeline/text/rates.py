@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 from collections.abc import Sequence
 
 from pipeline.dialogue import Language
-from pipeline.text.normalize import clean_zh, normalize
+from pipeline.text.normalize import bare_zh, normalize, simple_zh
 from pipeline.text.numerals import han_segments
 
 # The rate that a language is usually reported in.
@@ -72,15 +71,13 @@ def _both(reference: str, hypothesis: str, language: Language) -> tuple[str, str
 
 def _heard_zh(said: str, hypothesis: str) -> str:
     """The normalised hypothesis, each figure (from left to right) in the reading that is nearest to `said`."""
-    segments = list(han_segments(unicodedata.normalize("NFKC", hypothesis)))
+    segments = list(han_segments(simple_zh(hypothesis)))
     chosen = [readings[0] for readings in segments]
     for place, readings in enumerate(segments):
         if len(readings) > 1:
-            heard = [
-                clean_zh("".join([*chosen[:place], reading, *chosen[place + 1 :]])) for reading in readings
-            ]
+            heard = [bare_zh("".join([*chosen[:place], reading, *chosen[place + 1 :]])) for reading in readings]
             chosen[place] = readings[min(range(len(readings)), key=lambda way: _rate(said, heard[way]))]
-    return clean_zh("".join(chosen))
+    return bare_zh("".join(chosen))
 
 
 def _rate(said: Sequence[str], heard: Sequence[str]) -> float:

@@ -103,9 +103,7 @@ def _mandarin(text: str) -> str:
     text = re.sub(r"(?<=\d)\s*\+\s*(?=\d)", "加", text)
     text = re.sub(r"(?<=\w)\s*&\s*(?=\w)", "和", text)
     text = read_figures_zh(re.sub(r"(?<=\d) (?=%)", "", text))
-    text = re.sub(
-        rf"(?<={_HAN_EDGE})\s*·\s*(?={_HAN_EDGE})", "", text
-    )  # the dot in a foreign name is not said
+    text = re.sub(rf"(?<={_HAN_EDGE})\s*·\s*(?={_HAN_EDGE})", "", text)  # the dot in a foreign name is not said
     text = re.sub(
         rf"(?<={_HAN_EDGE})\s*[,.?!;:]|[,.?!;:](?=\s*{_HAN_EDGE})",
         lambda m: m[0].strip().translate(_FULL_WIDTH),

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.backends.llm.base import Prompt
 from pipeline.backends.llm.embedded import EmbeddedServer, request_extras
 from pipeline.backends.llm.openai import OpenAIWriter
 from pipeline.config import WriterConfig
+from pipeline.dialogue import Role
 from pipeline.errors import BackendError, ConfigError, EndpointError, ModelError
 
 KEY = "sk-very-secret-0123456789"
@@ -104,7 +106,7 @@ def prompt(text: str = "hello", seed: int = 7) -> Prompt:
 
 def ask(url: str, *asked: Prompt, extras: Any = None, **config: Any) -> list[str]:
     async def run() -> list[str]:
-        writer = OpenAIWriter(WriterConfig(**{"retries": 0, **config}), url, extras, (), False)
+        writer = OpenAIWriter(WriterConfig(**{"retries": 0, **config}), url, extras, False)
         try:
             return await writer.reply(asked or [prompt()])
         finally:
@@ -244,7 +246,7 @@ def test_what_is_no_completion(endpoint: Endpoint, kind: str) -> None:
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://", "http://[x", "/v1"])
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(ConfigError, match=r"writer\.base_url"):
-        OpenAIWriter(WriterConfig(), url, None, (), False)
+        OpenAIWriter(WriterConfig(), url, None, False)
 
 
 def test_a_password_in_the_address_is_not_shown(endpoint: Endpoint) -> None:
@@ -256,7 +258,7 @@ def test_a_password_in_the_address_is_not_shown(endpoint: Endpoint) -> None:
 
 
 def test_a_writer_serves_one_event_loop_after_another(endpoint: Endpoint) -> None:
-    writer = OpenAIWriter(WriterConfig(retries=0), endpoint.url, None, (), False)
+    writer = OpenAIWriter(WriterConfig(retries=0), endpoint.url, None, False)
     for _ in range(2):
         assert asyncio.run(writer.reply([prompt(), prompt()])) == ["Hello there."] * 2
     asyncio.run(writer.close())
@@ -296,7 +298,7 @@ def test_the_embedded_model_repeats_its_replies_in_any_order() -> None:
     asked = embedded_prompts()
 
     async def replies(url: str, order: list[int]) -> dict[int, str]:
-        writer = OpenAIWriter(WriterConfig(retries=0), url, request_extras, (), True)
+        writer = OpenAIWriter(WriterConfig(retries=0), url, request_extras, True)
         try:
             found = await writer.reply([asked[n] for n in order])
         finally:
@@ -315,6 +317,34 @@ def test_the_embedded_model_repeats_its_replies_in_any_order() -> None:
         ends, letters = (".!?", "abcdefghijklmnopqrstuvwxyz") if number < 2 else ("。！？", None)
         assert text.endswith(tuple(ends))
         assert all(c.lower() in letters if letters else "一" <= c <= "龥" for c in text if c not in " ,'，" + ends)
+
+
+def rendered(server: EmbeddedServer, asked: Prompt) -> str:
+    """The text that the server's chat template makes of the messages."""
+    body = {"messages": list(asked.messages), **request_extras(asked.language)}
+    request = urllib.request.Request(
+        server.base_url.removesuffix("/v1") + "/apply-template",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        return str(json.load(answer)["prompt"])
+
+
+@pytest.mark.embedded
+def test_the_chat_template_makes_a_text_to_be_continued() -> None:
+    history: list[tuple[Role, str]] = [("user", "你好"), ("assistant", "你好呀。"), ("user", "你是谁？")]
+    with EmbeddedServer(models.main_file("gemma-3-270m")) as server:
+        en, zh = (prompts.load("reply", language) for language in ("en", "zh"))
+        noted = rendered(server, Prompt(en.messages([("user", "Hi!")], "Good day"), "en", 0))
+        shots = "".join(f"\n\nLine: {shot.note}\nAgain: {shot.assistant}" for shot in en.examples)
+        assert noted.endswith(".\n\nLine: Good day.\nAgain:")
+        assert shots.replace(".\nAgain", "\nAgain") in noted.replace(".\nAgain", "\nAgain")
+        noted = rendered(server, Prompt(zh.messages(history, "我是助手。"), "zh", 0))
+        assert noted.endswith(f"换说：{zh.examples[-1].assistant}\n\n原话：我是助手。\n换说：")
+        free = rendered(server, Prompt(zh.messages(history, ""), "zh", 0))
+        assert free.endswith("\n用户：你好\n助手：你好呀。\n用户：你是谁？\n助手：")
+        assert free.startswith(zh.system)
 
 
 @pytest.mark.embedded

@@ -13,11 +13,11 @@ import pytest
 from jiwer import cer, wer
 
 from pipeline.audio import resample
-from pipeline.backends import make_quality, make_recognizer, make_synthesizer
+from pipeline.backends import make_quality, make_recognizer, make_synthesizer, speech_models
 from pipeline.backends.asr.faster_whisper import FasterWhisper
 from pipeline.backends.quality.dnsmos import Dnsmos, windows
 from pipeline.backends.tts.kokoro import MAX_TOKENS, Kokoro, cut
-from pipeline.config import load_config
+from pipeline.config import Config, load_config
 from pipeline.dialogue import Clip, Language, SpeechRequest
 from pipeline.errors import BackendError, ConfigError, ModelError
 from speakers import load_library
@@ -154,8 +154,8 @@ def test_a_voice_is_not_asked_for_a_language_that_it_lacks(tts: Kokoro) -> None:
         tts.synthesize([ask("你好。", "zh", "af_heart")])
 
 
-def test_models_are_named_with_checksums(tts: Kokoro, asr: FasterWhisper, dnsmos: Dnsmos) -> None:
-    used = [*tts.models(), *asr.models(), *dnsmos.models()]
+def test_models_are_named_with_checksums() -> None:
+    used = speech_models(CONFIG)
     assert [use.name for use in used] == ["kokoro", "kokoro-voices", "whisper-base", "dnsmos"]
     assert used[0].sha256.startswith("6e742170d309")
     assert all(len(use.sha256) == 64 and use.license in ("Apache-2.0", "MIT") for use in used)

@@ -2,10 +2,12 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.text.rates import MAIN_METRIC, alignment, error_rates, warm
+
+UNTIMED = settings(deadline=None, max_examples=60)  # the first example loads tables
 
 CASES = [
     ("en", "the cat sat", "The cat sat.", {"wer": 0, "cer": 0}),
@@ -16,7 +18,7 @@ CASES = [
     ("en", "hello", "", {"wer": 1, "cer": 1}),
     ("en", "", "", {"wer": 0, "cer": 0}),
     ("en", "", "hi you", {"wer": 2, "cer": 5}),
-    ("en", "no", "oh my dear me", {"wer": 4, "cer": 4}),
+    ("en", "no", "oh my dear me", {"wer": 4, "cer": 4.5}),
     ("en", "I was born in nineteen sixty-three", "I was born in 1963.", {"wer": 0, "cer": 0}),
     ("zh", "今天很好", "今天很好。", {"cer": 0, "per": 0}),
     ("zh", "盐", "言", {"cer": 1, "per": 0}),
@@ -31,7 +33,7 @@ CASES = [
     ("zh", "两百人，二百人", "200人200人", {"cer": 0, "per": 0}),
     ("zh", "十点半", "10:30", {"cer": 0, "per": 0}),
     ("zh", "十点三十", "10:30", {"cer": 0, "per": 0}),
-    ("zh", "三个人", "13个人", {"cer": 1 / 3, "per": 1 / 5}),
+    ("zh", "三个人", "13个人", {"cer": 1 / 3, "per": 2 / 6}),
 ]
 
 
@@ -71,13 +73,14 @@ def test_alignment_of_nothing() -> None:
 
 TEXT = {
     "en": st.lists(
-        st.sampled_from("the cat sat 1963 ten $5 don't (no) AI hello 10:30 .".split()), max_size=8
+        st.sampled_from(["the", "cat", "1963", "ten", "$5", "don't", "(no)", "AI", "hello", "10:30", "."]), max_size=8
     ).map(" ".join),
     "zh": st.text(alphabet="今天很好盐言12年3点两%，。A", max_size=12),
 }
 PAIRS = st.sampled_from(["en", "zh"]).flatmap(lambda name: st.tuples(st.just(name), TEXT[name], TEXT[name]))
 
 
+@UNTIMED
 @given(PAIRS)
 def test_rates_are_a_distance_from_the_reference(pair) -> None:
     language, one, other = pair
@@ -85,6 +88,7 @@ def test_rates_are_a_distance_from_the_reference(pair) -> None:
     assert all(rate >= 0 for rate in error_rates(one, other, language).values())
 
 
+@UNTIMED
 @given(PAIRS)
 def test_alignment_rebuilds_both_sides_and_counts_the_edits(pair) -> None:
     language, one, other = pair
@@ -95,9 +99,7 @@ def test_alignment_rebuilds_both_sides_and_counts_the_edits(pair) -> None:
     edits = sum(max(len(left.split() if space else left), len(right.split() if space else right))
                 for op, left, right in runs if op != "equal")  # fmt: skip
     assert alignment(space.join(said), space.join(heard), language) == runs
-    assert edits / max(1, len(said)) == pytest.approx(
-        error_rates(one, other, language)[MAIN_METRIC[language]]
-    )
+    assert edits / max(1, len(said)) == pytest.approx(error_rates(one, other, language)[MAIN_METRIC[language]])
 
 
 def test_importing_loads_no_table_and_warming_loads_it() -> None:

@@ -1,8 +1,10 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.text.verbalize import verbalize
+
+UNTIMED = settings(deadline=None, max_examples=60)  # the first example loads tables
 
 ENGLISH = [
     ("I've lost about $200.00 so far today.", "I've lost about two hundred dollars so far today."),
@@ -76,6 +78,7 @@ def test_a_square_is_not_read_as_more_digits() -> None:
     assert "two" not in verbalize("10² m", "en")
 
 
+@UNTIMED
 @given(st.integers(0, 10**6), st.sampled_from(["en", "zh"]))
 def test_no_digit_is_left_of_a_number(number, language) -> None:
     for written in (f"{number}", f"{number:,}", f"{number}%", f"{number}.5"):
@@ -84,6 +87,7 @@ def test_no_digit_is_left_of_a_number(number, language) -> None:
         assert not any(char.isdigit() for char in spoken), (written, spoken)
 
 
+@UNTIMED
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_different_numbers_sound_different(one, other) -> None:
     for language in ("en", "zh"):
@@ -91,6 +95,7 @@ def test_different_numbers_sound_different(one, other) -> None:
         assert same == (one == other)
 
 
+@UNTIMED
 @given(st.text(max_size=60), st.sampled_from(["en", "zh"]))
 def test_any_text_is_one_clean_line(text, language) -> None:
     spoken = verbalize(text, language)

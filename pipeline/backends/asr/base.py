@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipeline.dialogue import Clip, Language, ModelUse, Transcript
+from pipeline.dialogue import Clip, Language, Transcript
 
 
 class Recognizer(Protocol):
@@ -17,8 +17,6 @@ class Recognizer(Protocol):
     name: str
     rate: int
     deterministic: bool
-
-    def models(self) -> tuple[ModelUse, ...]: ...
 
     def transcribe(self, clips: Sequence[Clip], languages: Sequence[Language]) -> list[Transcript]:
         """One transcript a clip, in order. `languages` is given, not guessed. Raises BackendError."""

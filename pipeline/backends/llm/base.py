@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.dialogue import Language, ModelUse
+from pipeline.dialogue import Language
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,6 @@ class Writer(Protocol):
 
     name: str
     deterministic: bool
-
-    def models(self) -> tuple[ModelUse, ...]: ...
 
     async def reply(self, prompts: Sequence[Prompt]) -> list[str]:
         """One reply a prompt, in order, asked side by side. Raises EndpointError where the endpoint

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import select
+import selectors
 import subprocess
 import sys
 import tempfile
@@ -24,21 +25,34 @@ from pipeline.dialogue import Language
 from pipeline.errors import EndpointError, ModelError
 
 _CONTEXT = 4096
+# Requests that the server works on at once; more of them only wait there, within their timeout.
+SLOTS = 1
 
-# A base model of this size does not follow instructions, and loses a reference reply over the talk around it (about
-# one reply in five kept to it). It does say a line again in other words (three in five). So where the last message
-# ends in a note, as the prompts of this package do, the template shows the notes and how they were said, and else the
-# talk itself. Either way the last line is left open for the assistant.
+# A base model of this size does not follow instructions, and loses a reference reply over the talk around it: shown
+# both, fewer than one reply in five kept to the reference. It does say a line again in other words: seven in ten. So
+# where the last message ends in a note, as the prompts of this package do, the template shows the notes and how they
+# were said, and else the talk itself. Either way the last line is left open for the assistant.
 CHAT_TEMPLATE = """\
 {%- set zh = language is defined and language == 'zh' -%}
 {%- set label = '\\n提示：' if zh else '\\nNote: ' -%}
-{%- set gap = '' if zh else ' ' -%}
 {%- if label in messages[-1]['content'] -%}
   {{- '把每句话换一种更友好的说法。' if zh else 'Each line is said again in a friendlier way.' -}}
-  {%- for message in messages if message['role'] == 'user' and label in message['content'] -%}
-    {{- '\\n\\n' + ('原话：' if zh else 'Line: ') + message['content'].split(label)[-1] -}}
-    {{- '\\n' + ('换说：' if zh else 'Again:') -}}
-    {%- if not loop.last -%}{{- gap + messages[2 * loop.index]['content'] -}}{%- endif -%}
+  {%- set last = namespace(noted=false) -%}
+  {%- for message in messages -%}
+    {%- if message['role'] == 'user' -%}
+      {%- set last.noted = label in message['content'] -%}
+      {%- if last.noted -%}
+        {%- set note = message['content'].split(label)[-1] -%}
+        {{- '\\n\\n' + ('原话：' if zh else 'Line: ') + note -}}
+        {%- set ended = namespace(yes=false) -%}
+        {%- for mark in ['.', '!', '?', '。', '！', '？'] -%}
+          {%- if note.endswith(mark) -%}{%- set ended.yes = true -%}{%- endif -%}
+        {%- endfor -%}
+        {%- if not ended.yes -%}{{- '。' if zh else '.' -}}{%- endif -%}
+        {{- '\\n' + ('换说：' if zh else 'Again:') -}}
+      {%- endif -%}
+    {%- elif message['role'] == 'assistant' and last.noted -%}{{- ('' if zh else ' ') + message['content'] -}}
+    {%- endif -%}
   {%- endfor -%}
 {%- else -%}
   {%- for message in messages -%}
@@ -131,7 +145,9 @@ class EmbeddedServer:
         """The line that the server prints when it is ready."""
         stdout = self._process.stdout
         assert stdout is not None
-        ready, _, _ = select.select([stdout], [], [], deadline)
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            ready = selector.select(deadline)
         line = stdout.readline() if ready else b""
         if line:
             return dict(json.loads(line))
@@ -162,7 +178,7 @@ def _serve(model: Path, port: int, threads: int) -> None:
     params.hostnames = ["127.0.0.1"]
     params.port = port
     params.n_ctx = _CONTEXT
-    params.n_parallel = 1
+    params.n_parallel = SLOTS
     params.cache_prompt = False
     params.cache_ram_mib = 0
     params.cache_idle_slots = False

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion
 
 from pipeline.backends.llm.base import Prompt
 from pipeline.config import WriterConfig
-from pipeline.dialogue import Language, ModelUse
+from pipeline.dialogue import Language
 from pipeline.errors import BackendError, ConfigError, EndpointError
 
 _KEY = "OPENAI_API_KEY"
@@ -29,7 +29,7 @@ class OpenAIWriter:
     are tried again `config.retries` times, with exponential backoff and jitter or when Retry-After says.
 
     extras: what this server wants in a request beside the standard fields, by language; `config.extra_body`
-    comes on top. uses: the models behind the endpoint. deterministic: whether it repeats its replies.
+    comes on top. deterministic: whether it repeats its replies.
     """
 
     def __init__(
@@ -37,7 +37,6 @@ class OpenAIWriter:
         config: WriterConfig,
         base_url: str,
         extras: Callable[[Language], dict[str, Any]] | None,
-        uses: tuple[ModelUse, ...],
         deterministic: bool,
     ):
         try:
@@ -56,13 +55,9 @@ class OpenAIWriter:
         self._no_completion = f"writer.base_url={self._shown} sent no chat completion: should it end in /v1?"
         self._on_loopback = host in _LOOPBACK
         self._extras = extras
-        self._uses = uses
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: openai.AsyncOpenAI | None = None
         self._slots = asyncio.Semaphore(config.concurrency)
-
-    def models(self) -> tuple[ModelUse, ...]:
-        return self._uses
 
     async def reply(self, prompts: Sequence[Prompt]) -> list[str]:
         """One reply a prompt, in order, without surrounding blanks; "" where the model said nothing."""
@@ -133,8 +128,8 @@ class OpenAIWriter:
         if isinstance(error, openai.APIStatusError):
             code = error.status_code
             if code in (401, 403):
-                state = "the key in it" if os.environ.get(_KEY) else "it is not set, and no key"
-                raise EndpointError(f"{at} refuses the request ({code}): set {_KEY} ({state} was accepted)") from None
+                state = "the key in it was refused" if os.environ.get(_KEY) else "it is not set"
+                raise EndpointError(f"{at} refuses the request ({code}): set {_KEY} ({state})") from None
             text = f"{at} failed a request ({code}): {self._clean(error)}"
             raise BackendError(text, retryable=code in (408, 409, 429) or code >= 500) from None
         raise EndpointError(f"{self._no_completion} ({self._clean(error)})") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipeline.dialogue import Clip, ModelUse, Score
+from pipeline.dialogue import Clip, Score
 
 
 class QualityModel(Protocol):
@@ -13,8 +13,6 @@ class QualityModel(Protocol):
 
     name: str
     rate: int
-
-    def models(self) -> tuple[ModelUse, ...]: ...
 
     def score(self, clips: Sequence[Clip]) -> list[tuple[Score, ...]]:
         """The scores of each clip, in order, always under the same names."""

@@ -37,9 +37,6 @@ class Dnsmos:
     def __init__(self, threads: int = 1):
         self._session = open_session(locate("dnsmos") / "sig_bak_ovr.onnx", threads)
 
-    def models(self) -> tuple[ModelUse, ...]:
-        return (uses("dnsmos", "quality"),)
-
     def score(self, clips: Sequence[Clip]) -> list[tuple[Score, ...]]:
         return [self._score(clip) for clip in clips]
 

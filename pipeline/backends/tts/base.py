@@ -1,11 +1,11 @@
-"""What a synthesizer must do. A new engine is one file beside this one and one line in ENGINES (backends/__init__.py)."""
+"""What a synthesizer must do. A new engine is one file here and one line in ENGINES (backends/__init__.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipeline.dialogue import Clip, ModelUse, SpeechRequest
+from pipeline.dialogue import Clip, SpeechRequest
 
 
 class Synthesizer(Protocol):
@@ -20,10 +20,6 @@ class Synthesizer(Protocol):
     rate: int
     stochastic: bool
     deterministic: bool
-
-    def models(self) -> tuple[ModelUse, ...]:
-        """The models in use, with their checksums and licences."""
-        ...
 
     def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip]:
         """One clip a request, in order. Raises BackendError where a request cannot be spoken."""

@@ -52,15 +52,11 @@ class Kokoro:
         self._g2p = _Phonemes()
         folder = locate("kokoro", model_path)
         self._library = library
-        self._override = model_path
         self._styles_folder = locate("kokoro-voices", model_path) / "voices"
         self._styles: dict[str, np.ndarray] = {}
         vocab = json.loads((folder / "vocab.json").read_text("utf-8"))
         self._vocab: dict[str, int] = vocab.get("vocab", vocab)
         self._session = open_session(folder / "kokoro.onnx", threads)
-
-    def models(self) -> tuple[ModelUse, ...]:
-        return uses("kokoro", "tts", self._override), uses("kokoro-voices", "voices", self._override)
 
     def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip]:
         return [self._speak(request) for request in requests]

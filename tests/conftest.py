@@ -1,0 +1,42 @@
+"""Shared fixtures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import FakeLLM, llm_server, write_corpus
+
+# Tests must not find a key or a cluster of whoever runs them.
+for _name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RAY_ADDRESS"):
+    os.environ.pop(_name, None)
+# Ray's workers are started elsewhere and import `tests.fakes` from here.
+_ROOT = str(Path(__file__).resolve().parent.parent)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture
+def llm() -> Iterator[FakeLLM]:
+    with llm_server() as server:
+        yield server
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "corpus")
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """One Ray for all tests that run in this process: the engine uses what is there."""
+    import ray
+
+    from pipeline.config import EngineConfig
+    from pipeline.engine.ray import connect
+
+    connect(EngineConfig())
+    yield
+    ray.shutdown()

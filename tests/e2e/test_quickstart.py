@@ -1,0 +1,139 @@
+"""The main job on the real embedded models, small: both engines, a kill, and every reader."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import Sample, stream_turns
+from pipeline.shards.store import RunFolder
+from pipeline.text.rates import error_rates
+from tests.fakes import tree
+
+SMALL = ["--set", "dialogues=4", "--set", "unit_size=2"]
+pytestmark = pytest.mark.embedded
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "pipeline.cli", *words]
+
+
+def speechchat(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("e2e") / "run"
+    done = speechchat("run", "quickstart", "--out", str(out), *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "accepted" in done.stdout and "RTF speak" in done.stdout and "WER en" in done.stdout
+    return out
+
+
+def test_the_run_verifies_with_every_clip_decoded(quickstart: Path) -> None:
+    done = speechchat("verify", str(quickstart), "--decode", "--json")
+    state = json.loads(done.stdout)
+    assert done.returncode == 0 and state["ok"] and state["units"] == 2
+    assert state["samples"] >= 3
+
+
+def test_the_speech_is_what_the_text_says(quickstart: Path) -> None:
+    """Heard by a recogniser of the test's own, from what a trainer gets."""
+    from pipeline import backends
+    from pipeline.audio import resample
+    from pipeline.config import Config
+    from pipeline.dialogue import Clip
+
+    turns = list(stream_turns(quickstart))
+    assert {turn.language for turn in turns} == {"en", "zh"} and {turn.loss for turn in turns} == {True, False}
+    clips = [resample(Clip(turn.audio, turn.rate), 16000) for turn in turns]
+    heard = backends.make_recognizer(Config()).transcribe(clips, [turn.language for turn in turns])
+    for turn, transcript in zip(turns, heard, strict=True):
+        rates = error_rates(turn.text, transcript.text, turn.language)
+        assert rates["per" if turn.language == "zh" else "wer"] <= 0.2, (turn.text, transcript.text)
+
+
+def test_the_llm_wrote_some_of_it_and_it_is_said_who_wrote_what(quickstart: Path) -> None:
+    lines = [line for path in (quickstart / "dialogues").rglob("*.jsonl") for line in path.read_text().splitlines()]
+    records = [json.loads(line) for line in lines]
+    turns = [turn for record in records if record["dialogue"] for turn in record["dialogue"]["turns"]]
+    assert {turn["author"] for turn in turns if turn["role"] == "user"} == {"source"}
+    assert any(turn["author"] == "llm" for turn in turns)
+    assert all(record["dialogue"]["source"]["license"] for record in records if record["dialogue"])
+
+
+def test_tar_webdataset_and_datasets_find_the_same_samples(quickstart: Path) -> None:
+    import datasets
+    import webdataset
+
+    shards = sorted(str(path) for path in (quickstart / "shards" / "train").rglob("*.tar"))
+    by_tar: dict[str, dict[str, bytes]] = {}
+    for shard in shards:
+        listing = subprocess.run(["tar", "tf", shard], capture_output=True, text=True, check=True).stdout.split()
+        with tarfile.open(shard) as tar:
+            assert tar.getnames() == listing
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                file = tar.extractfile(member)
+                assert file is not None
+                by_tar.setdefault(key, {})[suffix] = file.read()
+    by_webdataset = {
+        item["__key__"]: {name: item[name] for name in ("json", "user.flac", "assistant.flac")}
+        for item in webdataset.WebDataset(shards, shardshuffle=False)
+    }
+    assert by_webdataset == by_tar
+    features = datasets.Features(
+        {
+            "__key__": datasets.Value("string"),
+            "__url__": datasets.Value("string"),
+            "json": datasets.Value("binary"),
+            "user.flac": datasets.Value("binary"),
+            "assistant.flac": datasets.Value("binary"),
+        }
+    )
+    streamed = datasets.load_dataset(
+        "webdataset", data_files={"train": shards}, split="train", streaming=True, features=features
+    )
+    assert {row["__key__"]: row["user.flac"] for row in streamed} == {
+        key: members["user.flac"] for key, members in by_tar.items()
+    }
+    for members in by_tar.values():
+        Sample.model_validate_json(members["json"])
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(quickstart: Path, tmp_path: Path) -> None:
+    """The driver is killed in text and in speech, with everything that it started still running."""
+    out = tmp_path / "killed"
+    folder = RunFolder(out)
+    words = command("run", "quickstart", "--out", str(out), *SMALL)
+    moments = [
+        lambda: folder.text_journal(0).exists() and folder.text_journal(0).stat().st_size > 0,
+        lambda: folder.crash_journal(0).exists() and folder.text(0).exists(),
+    ]
+    for moment in moments:
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 200
+        while not moment() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None, "it ended before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not list(folder.manifests())
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert tree(out) == tree(quickstart)
+
+
+def test_the_local_engine_gives_the_same_bytes(quickstart: Path, tmp_path: Path) -> None:
+    done = speechchat("run", "quickstart", "--out", str(tmp_path / "local"), "--engine", "local", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "local") == tree(quickstart)

@@ -1,0 +1,172 @@
+"""Both engines, the same tests, the same bytes out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, load_config
+from pipeline.engine.run import load_frozen, run
+from pipeline.errors import EndpointError, RunFolderError, RunIncomplete, RunMismatchError
+from pipeline.shards.store import RunFolder
+from pipeline.shards.verify import Verification, verify
+from tests.fakes import EN_LINES, FakeLLM, Silent, config_file, llm_server, tree, write_corpus
+
+
+@pytest.fixture(params=["local", "ray"])
+def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "ray":
+        request.getfixturevalue("ray_here")
+    return str(request.param)
+
+
+def make(tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str, *settings: str) -> Config:
+    path = config_file(tmp_path / f"{kind}.yaml", llm.base_url, corpus)
+    return load_config(str(path), [f"engine.kind={kind}", *settings])
+
+
+def checked(root: Path) -> Verification:
+    folder = RunFolder(root)
+    *_, state = verify(folder, load_frozen(folder)[0], decode=True)
+    return state
+
+
+def test_a_run_verifies_and_a_second_start_changes_nothing(
+    tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str
+) -> None:
+    config = make(tmp_path, llm, corpus, kind)
+    stats = run(config, tmp_path / "run", Silent())
+    assert (stats.units_finished, stats.planned, stats.accepted) == (4, 8, 8)
+    assert checked(tmp_path / "run").problems == []
+    before = tree(tmp_path / "run")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.tar")}
+    asked = len(llm.requests)
+    observer = Silent()
+    run(config, tmp_path / "run", observer)
+    assert tree(tmp_path / "run") == before
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.tar")}
+    assert observer.units == [] and len(llm.requests) == asked
+
+
+def test_engines_and_numbers_of_workers_give_the_same_bytes(
+    tmp_path: Path, llm: FakeLLM, corpus: Path, ray_here: None
+) -> None:
+    trees = []
+    for number, settings in enumerate(
+        (["engine.kind=local"], ["engine.kind=ray"], ["engine.kind=ray", "engine.studios=1", "engine.window=1"])
+    ):
+        config = make(tmp_path, llm, corpus, "any", *settings)
+        run(config, tmp_path / str(number), Silent())
+        trees.append(tree(tmp_path / str(number)))
+    assert trees[0] == trees[1] == trees[2]
+    assert any(name.endswith(".tar") for name in trees[0])
+
+
+def test_more_dialogues_add_units_and_touch_none(tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str) -> None:
+    out = tmp_path / "run"
+    run(make(tmp_path, llm, corpus, kind, "dialogues=4"), out, Silent())
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (out / "shards").rglob("*.*")}
+    observer = Silent()
+    run(make(tmp_path, llm, corpus, kind, "dialogues=8"), out, observer)
+    assert sorted(observer.units) == [2, 3]
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before}
+    run(make(tmp_path, llm, corpus, kind, "dialogues=8"), tmp_path / "at once", Silent())
+    assert tree(out) == tree(tmp_path / "at once")
+
+
+def test_rejects_are_counted_by_reason_and_kept(tmp_path: Path, llm: FakeLLM, kind: str) -> None:
+    lines = ["This stumble is mended.", "This is a hopeless case.", "The backend will not say it.", EN_LINES[0]]
+    corpus = write_corpus(tmp_path / "corpus", lines, lines)
+    config = make(tmp_path, llm, corpus, kind, "languages={en: 1}")
+    stats = run(config, tmp_path / "run", Silent())
+    assert stats.planned == 8 == stats.accepted + sum(stats.rejected.values())
+    assert stats.rejected == {"judge: wer": 2, "speak: backend": 2}
+    assert stats.retaken_turns == 2
+    assert checked(tmp_path / "run").problems == []
+    records = [
+        json.loads(line)
+        for path in sorted((tmp_path / "run" / "rejects").rglob("*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    assert {record["reason"]: record["clips"] for record in records} == {"wer": True, "backend": False}
+    assert all("hopeless" in record["detail"] for record in records if record["reason"] == "wer")
+
+
+def test_a_unit_with_a_bug_is_quarantined_and_its_neighbours_come_out(tmp_path: Path, llm: FakeLLM, kind: str) -> None:
+    corpus = write_corpus(tmp_path / "corpus", [*EN_LINES[:3], "There is a bug in here."])
+    config = make(tmp_path, llm, corpus, kind, "languages={en: 1}", "dialogues=4", "unit_size=1", "engine.tries=2")
+    observer = Silent()
+    with pytest.raises(RunIncomplete, match="1 of 4 units are quarantined"):
+        run(config, tmp_path / "run", observer)
+    assert len(observer.units) == 3 and len(observer.troubles) == 1
+    [path] = (tmp_path / "run" / "quarantine").rglob("*.json")
+    record = json.loads(path.read_text())
+    assert "a bug in the engine" in record["error"] and "fakes.py" in record["traceback"]
+    state = checked(tmp_path / "run")
+    assert state.missing == [record["unit"]] and state.problems == []
+
+
+def test_a_dialogue_that_kills_its_workers_is_rejected_alone(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
+    corpus = write_corpus(tmp_path / "corpus", [*EN_LINES[:3], "This is a segfault."])
+    config = make(tmp_path, llm, corpus, "ray", "languages={en: 1}", "dialogues=4", "unit_size=2", "engine.tries=2")
+    stats = run(config, tmp_path / "run", Silent())
+    assert stats.rejected == {"speak: crash": 1} and stats.accepted == 3
+    assert checked(tmp_path / "run").problems == []
+
+
+def test_another_configuration_is_refused_and_named(tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str) -> None:
+    out = tmp_path / "run"
+    run(make(tmp_path, llm, corpus, kind, "dialogues=4"), out, Silent())
+    before = tree(out)
+    with pytest.raises(RunMismatchError, match=r"audio.loudness is -23.0 there and -20.0 here"):
+        run(make(tmp_path, llm, corpus, kind, "dialogues=4", "audio.loudness=-20"), out, Silent())
+    with pytest.raises(RunMismatchError, match=r"speechchat regate"):
+        run(make(tmp_path, llm, corpus, kind, "dialogues=4", "judge.limits.en.wer=0.3"), out, Silent())
+    with pytest.raises(RunMismatchError, match=r"never shrinks"):
+        run(make(tmp_path, llm, corpus, kind, "dialogues=2"), out, Silent())
+    assert tree(out) == before
+    # How the work is done may change at any time.
+    run(make(tmp_path, llm, corpus, kind, "dialogues=4", "writer.timeout=9", "engine.window=3"), out, Silent())
+
+
+def test_another_corpus_is_refused(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
+    run(make(tmp_path, llm, corpus, "local", "dialogues=2"), tmp_path / "run", Silent())
+    write_corpus(corpus, [*EN_LINES, "And one more line."])
+    with pytest.raises(RunMismatchError, match="text would come out differently"):
+        run(make(tmp_path, llm, corpus, "local", "dialogues=2"), tmp_path / "run", Silent())
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    with pytest.raises(RunFolderError, match="holds no run"):
+        run(make(tmp_path, llm, corpus, "local"), tmp_path / "home", Silent())
+    assert tree(tmp_path / "home") == {"letter.txt": b"dear"}
+
+
+def test_two_drivers_on_one_run(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.driver_lock(), pytest.raises(RunFolderError, match="another speechchat run"):
+        run(make(tmp_path, llm, corpus, "local"), folder.root, Silent())
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "message"), [("secret", "fake", "OPENAI_API_KEY"), (None, "other", "writer.model")]
+)
+def test_an_endpoint_that_refuses_ends_the_run(
+    tmp_path: Path, corpus: Path, kind: str, key: str | None, model: str, message: str
+) -> None:
+    with llm_server(key, model) as server, pytest.raises(EndpointError, match=message):
+        run(make(tmp_path, server, corpus, kind), tmp_path / "run", Silent())
+
+
+def test_an_endpoint_that_is_down_loses_nothing(tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str) -> None:
+    out = tmp_path / "run"
+    config = make(tmp_path, llm, corpus, kind, "dialogues=4")
+    run(config, tmp_path / "undisturbed", Silent())
+    with pytest.raises(EndpointError, match=r"writer\.base_url"):
+        run(make(tmp_path, llm, corpus, kind, "dialogues=4", "writer.base_url=http://127.0.0.1:9/v1"), out, Silent())
+    run(config, out, Silent())
+    assert tree(out) == tree(tmp_path / "undisturbed")

@@ -1,0 +1,216 @@
+"""Backends and an LLM endpoint for tests of the engines: fast, deterministic, and faulty where a line says so.
+
+Named in a configuration as `tests.fakes:build_tts`, so that worker processes find them too. Words in the text decide:
+"stumble" is misheard at the first take, "hopeless" at every take, "backend" cannot be spoken, "bug" raises what no
+backend may raise, "segfault" kills the process that speaks it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config import Config, load_config
+from pipeline.dialogue import Clip, Language, ModelUse, SpeechRequest, Transcript
+from pipeline.errors import BackendError
+from speakers import VoiceLibrary
+from tests.synthetic import ToneSynthesizer
+
+SLOWNESS = 0.1  # seconds a clip, so that a kill finds a run in the middle
+
+
+class FaultySynthesizer(ToneSynthesizer):
+    def __init__(self, slowness: float = 0.0):
+        super().__init__()
+        self._slowness = slowness
+
+    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip]:
+        for request in requests:
+            time.sleep(self._slowness)
+            if "backend" in request.text:
+                raise BackendError(f"cannot say {request.text!r}")
+            if "bug" in request.text:
+                raise ValueError("a bug in the engine")
+            if "segfault" in request.text:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().synthesize(requests)
+
+
+class FaultyRecognizer:
+    """Hears what the synthesizer of this process was last asked to say."""
+
+    name = "script"
+    rate = 16000
+    deterministic = True
+
+    def transcribe(self, clips: Sequence[Clip], languages: Sequence[Language]) -> list[Transcript]:
+        assert _synthesizer is not None
+        heard = []
+        for request in _synthesizer.said:
+            wrong = "hopeless" in request.text or ("stumble" in request.text and request.take == 0)
+            heard.append(Transcript("something else entirely" if wrong else request.text, -0.1, 0.0, 1.0))
+        return heard
+
+
+_synthesizer: ToneSynthesizer | None = None
+
+
+def build_tts(config: Config, library: VoiceLibrary) -> ToneSynthesizer:
+    global _synthesizer
+    _synthesizer = FaultySynthesizer()
+    return _synthesizer
+
+
+def build_slow_tts(config: Config, library: VoiceLibrary) -> ToneSynthesizer:
+    global _synthesizer
+    _synthesizer = FaultySynthesizer(SLOWNESS)
+    return _synthesizer
+
+
+def build_asr(config: Config) -> FaultyRecognizer:
+    return FaultyRecognizer()
+
+
+def models(config: Config) -> tuple[ModelUse, ...]:
+    return (ModelUse(role="speech", name="fakes", sha256="", license="CC0-1.0"),)
+
+
+@contextmanager
+def llm_server(key: str | None = None, model: str = "fake") -> Iterator[FakeLLM]:
+    """An OpenAI-compatible endpoint on loopback."""
+    server = FakeLLM(key, model)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class FakeLLM(ThreadingHTTPServer):
+    """requests: bodies of the completions asked for."""
+
+    daemon_threads = True
+
+    def __init__(self, key: str | None, model: str):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.key = key
+        self.model = model
+        self.requests: list[dict[str, Any]] = []
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeLLM
+
+    def do_GET(self) -> None:
+        self._send(200, {"object": "list", "data": [{"id": self.server.model, "object": "model"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
+            self._send(401, {"error": {"message": "bad key"}})
+        elif body["model"] != self.server.model:
+            self._send(404, {"error": {"message": "no such model"}})
+        else:
+            self.server.requests.append(body)
+            han = any("一" <= letter <= "鿿" for letter in body["messages"][-1]["content"])
+            reply = "好的，我明白你的意思了。" if han else "Very well, I understand what you mean."
+            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}
+            self._send(
+                200, {"id": "1", "object": "chat.completion", "created": 0, "model": "fake", "choices": [choice]}
+            )
+
+    def _send(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+EN_LINES = ["Shall we take a walk?", "What do you like to read?", "Did you sleep well?", "Where is the old bridge?"]
+ZH_LINES = ["我们去散步好吗？", "你喜欢读什么书？", "昨天睡得好吗？", "那座老桥在哪里？"]
+
+
+def write_corpus(root: Path, english: Sequence[str] = EN_LINES, chinese: Sequence[str] = ZH_LINES) -> Path:
+    """A corpus of two-line dialogues in the layout of chatterbot-corpus."""
+    replies = {"english": "Yes, that is a good idea, my friend.", "chinese": "是的，这是个好主意。"}
+    for folder, lines in (("english", english), ("chinese", chinese)):
+        path = root / folder / "talk.yml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [[line, replies[folder]] for line in lines]
+        path.write_text(yaml.safe_dump({"conversations": rows}, allow_unicode=True), "utf-8")
+    return root
+
+
+def config_file(path: Path, base_url: str, corpus: Path, **changes: Any) -> Path:
+    """A configuration on fakes, as a file, so that subprocesses can use it. changes: dotted keys with __ for a dot."""
+    data: dict[str, Any] = {
+        "dialogues": 8,
+        "unit_size": 2,
+        "source": {"path": str(corpus)},
+        "text": {"grounding": 0},
+        "writer": {"base_url": base_url, "model": "fake", "attempts": 1, "retries": 1, "timeout": 5},
+        "tts": {"engine": "tests.fakes:build_tts"},
+        "asr": {"engine": "tests.fakes:build_asr"},
+        "quality": {"engine": "none"},
+        "engine": {"studios": 2, "studio_cpus": 0.5},
+    }
+    for key, value in changes.items():
+        node = data
+        *parents, last = key.split("__")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    path.write_text(yaml.safe_dump(data, allow_unicode=True), "utf-8")
+    return path
+
+
+def make_config(path: Path, base_url: str, corpus: Path, **changes: Any) -> Config:
+    return load_config(str(config_file(path, base_url, corpus, **changes)))
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file of a run but its logs, by relative path: what must be the same whatever happened on the way."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.relative_to(root).parts[0] != "logs"
+    }
+
+
+class Silent:
+    """An Observer that remembers."""
+
+    def __init__(self) -> None:
+        self.troubles: list[str] = []
+        self.units: list[int] = []
+
+    def planned(self, config: Config, done: object) -> None: ...
+    def written(self, dialogues: int) -> None: ...
+    def progress(self, studios: object) -> None: ...
+
+    def finished(self, manifest: Any, progress: object) -> None:
+        self.units.append(manifest.unit)
+
+    def trouble(self, message: str) -> None:
+        self.troubles.append(message)
