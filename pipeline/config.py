@@ -164,7 +164,7 @@ class EngineConfig(Section):
 class Config(Section):
     """The whole configuration of a run."""
 
-    dialogues: int = Field(16, ge=1, description="planned dialogues, a multiple of unit_size")
+    dialogues: int = Field(64, ge=1, description="planned dialogues, a multiple of unit_size")
     unit_size: int = Field(64, ge=1, le=1000)
     seed: int = Field(0, ge=0)
     languages: dict[Language, Weight] = {"en": 1, "zh": 1}

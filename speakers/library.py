@@ -86,8 +86,8 @@ class VoiceLibrary(Record):
         if id in self._by_id:
             return self._by_id[id]
         near = difflib.get_close_matches(id, self._by_id, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"there is no voice {id!r}{hint} `speechchat voices` lists them")
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"there is no voice {id!r}; {hint}`speechchat voices` lists them")
 
     def select(self, language: Language, gender: Gender | None = None) -> tuple[Voice, ...]:
         """The voices that speak `language` (and are of `gender`), in the order of the library."""

@@ -17,7 +17,7 @@ from pipeline.backends import make_quality, make_recognizer, make_synthesizer, s
 from pipeline.backends.asr.faster_whisper import FasterWhisper
 from pipeline.backends.quality.dnsmos import Dnsmos, windows
 from pipeline.backends.tts.kokoro import MAX_TOKENS, Kokoro, cut
-from pipeline.config import Config, load_config
+from pipeline.config import load_config
 from pipeline.dialogue import Clip, Language, SpeechRequest
 from pipeline.errors import BackendError, ConfigError, ModelError
 from speakers import load_library
