@@ -6,6 +6,7 @@ Inside a sample all audio is 16-bit PCM (int16), because that is what FLAC store
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pipeline.errors import DataError
 
 # Both tracks end on this grid: whole frames of 12.5, 25 and 50 Hz codecs, whole samples at 16 and 24 kHz.
 GRID = Fraction(80, 1000)
-# Turns start on this one: exact in samples at every multiple of 100 Hz, and in milliseconds for people.
+# Turns start on this one, or on the least multiple of it that is exact in samples at both rates (20 ms at 22,050 Hz).
 START_GRID = Fraction(10, 1000)
 
 
@@ -111,14 +112,15 @@ def lay_out(clips: Sequence[tuple[Role, Clip]], gaps: Sequence[float], config: A
 
     clips: mastered, in the order of the turns. gaps: seconds before each turn (the first one is the lead).
     """
+    rates: dict[Role, int] = {"user": config.user_rate, "assistant": config.assistant_rate}
+    grid = START_GRID * math.lcm(*((START_GRID * rate).denominator for rate in rates.values()))
     starts: list[Fraction] = []
     now = Fraction(0)
     for (_, clip), gap in zip(clips, gaps, strict=True):
-        now = _up(now + Fraction(gap), START_GRID)
+        now = _up(now + _exact(gap), grid)
         starts.append(now)
         now += Fraction(len(clip.audio), clip.rate)
-    duration = _up(now + Fraction(config.tail), GRID)
-    rates: dict[Role, int] = {"user": config.user_rate, "assistant": config.assistant_rate}
+    duration = _up(now + _exact(config.tail), GRID)
     tracks = {role: np.zeros(int(duration * rate), np.int16) for role, rate in rates.items()}
     spans = []
     for (role, clip), start in zip(clips, starts, strict=True):
@@ -126,6 +128,11 @@ def lay_out(clips: Sequence[tuple[Role, Clip]], gaps: Sequence[float], config: A
         tracks[role][first : first + len(clip.audio)] = to_pcm(clip.audio)
         spans.append((float(start), float(start + Fraction(len(clip.audio), clip.rate))))
     return Timeline(tuple(spans), tracks["user"], tracks["assistant"], float(duration))
+
+
+def _exact(seconds: float) -> Fraction:
+    """The decimal that was meant: the float 0.2 is a little more than 1/5, and would be rounded up to 0.21."""
+    return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def _up(value: Fraction, grid: Fraction) -> Fraction:
@@ -147,10 +154,15 @@ def decode(data: bytes, name: str = "audio") -> tuple[np.ndarray, int]:
             samples = file.read(dtype="int16")
             rate = file.samplerate
     except sf.SoundFileError as error:
-        raise DataError(f"{name}: not decodable: {error}") from None
+        raise DataError(f"{name}: not decodable: {_why(error)}") from None
     if samples.ndim != 1 or len(samples) != expected:
         raise DataError(f"{name}: {len(samples)} samples decoded where its header says {expected}")
     return samples, rate
+
+
+def _why(error: sf.SoundFileError) -> str:
+    """libsndfile's words without the address of the buffer that it read from."""
+    return str(getattr(error, "error_string", error))
 
 
 def header(data: bytes, name: str = "audio") -> tuple[int, int]:
@@ -158,5 +170,5 @@ def header(data: bytes, name: str = "audio") -> tuple[int, int]:
     try:
         info = sf.info(io.BytesIO(data))
     except sf.SoundFileError as error:
-        raise DataError(f"{name}: no readable audio header: {error}") from None
+        raise DataError(f"{name}: no readable audio header: {_why(error)}") from None
     return info.frames, info.samplerate

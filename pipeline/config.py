@@ -22,12 +22,15 @@ from pipeline.errors import ConfigError
 
 EXECUTION: dict[str, Any] = {"execution": True}
 
+# The error rates that exist for a language (text/rates.py measures them).
+RATES: dict[Language, tuple[str, ...]] = {"en": ("wer", "cer"), "zh": ("cer", "per")}
+
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 def _defaults(**values: Any) -> BeforeValidator:
@@ -91,7 +94,7 @@ class TtsConfig(Section):
 
     engine: str = "kokoro"
     model_path: Path | None = Field(None, json_schema_extra=EXECUTION, description="folder of the model's files")
-    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = (1.0, 0.88)
+    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field((1.0, 0.88), min_length=1)
     threads: Positive = Field(1, json_schema_extra=EXECUTION)
 
 
@@ -145,6 +148,17 @@ class JudgeConfig(Section):
     keep: Literal["none", "sample", "all"] = Field(
         "all", description="which rejected clips are kept; sample: one in ten"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> JudgeConfig:
+        for language, limits in self.limits.items():
+            for rate in limits:
+                if rate not in RATES[language]:
+                    raise ValueError(
+                        f"limits.{language}.{rate}: {rate} is not measured for {language}; "
+                        f"measured are {' and '.join(RATES[language])}"
+                    )
+        return self
 
 
 class EngineConfig(Section):
@@ -276,8 +290,9 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{name}:{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"{name}:{where} not valid YAML: {problem}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -319,15 +334,15 @@ def _explain(item: Any) -> str:
 
 
 def _suggest(path: list[str]) -> str:
-    """The nearest known key: among the neighbours first, then anywhere in the tree."""
+    """The nearest known key: one of that very name elsewhere, then among the neighbours, then anywhere in the tree."""
     known = list(all_keys())
     prefix = ".".join(path[:-1])
     siblings = [key.rpartition(".")[2] for key in known if key.rpartition(".")[0] == prefix]
-    match = difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.5)
-    if match:
-        return f"; did you mean {'.'.join([*path[:-1], match[0]])!r}?"
-    match = [key for key in known if key.rpartition(".")[2] == path[-1]] or difflib.get_close_matches(
-        ".".join(path), known, n=1, cutoff=0.5
+    near = difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.5)
+    match = (
+        [key for key in known if key.rpartition(".")[2] == path[-1]]
+        or [".".join([*path[:-1], name]) for name in near]
+        or difflib.get_close_matches(".".join(path), [key for key in known if key != prefix], n=1, cutoff=0.5)
     )
     if match:
         return f"; did you mean {match[0]!r}?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -57,7 +58,7 @@ def _apportion(weights: Mapping[Name, float]) -> Iterator[Name]:
     The next name is the one furthest behind its share; on a tie the first by name, so that the order in which
     a configuration lists them means nothing.
     """
-    total = sum(weights.values())
+    total = math.fsum(weights.values())  # the same in any order of the weights, as `sum` is not
     shares = {name: weights[name] / total for name in sorted(weights) if weights[name] > 0}
     counts = dict.fromkeys(shares, 0)
     step = 0

@@ -53,10 +53,14 @@ class ChatterbotSource:
         sha = hashlib.sha256()
         for language in config.active_languages:
             topics = []
+            known: dict[str, list[SourceRow]] = {}
             for rows in self._read(folder, language, config):
-                openings: dict[str, list[SourceRow]] = {}
+                openings: dict[str, list[SourceRow]] = {}  # belong to the first topic that has them
                 for row in rows:
-                    openings.setdefault(row.lines[0], []).append(row)
+                    line = row.lines[0]
+                    if line not in known:
+                        known[line] = openings[line] = []
+                    known[line].append(row)
                     sha.update("\n".join((row.source.row, *row.lines, "")).encode())
                 topics.append([openings[line] for line in sorted(openings)])
             if not any(topics):
@@ -96,7 +100,7 @@ class ChatterbotSource:
         """The selected rows of each topic."""
         base = folder / FOLDERS[language]
         topics = config.source.topics.get(language) or tuple(sorted(path.stem for path in base.glob("*.yml")))
-        for topic in topics:
+        for topic in dict.fromkeys(topics):
             path = base / f"{topic}.yml"
             if not path.is_file():
                 known = ", ".join(sorted(item.stem for item in base.glob("*.yml"))) or "none"
@@ -144,9 +148,11 @@ def _conversations(path: Path) -> list[list[str]]:
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         data = yaml.load(path.read_text("utf-8"), Loader=loader)  # both are safe loaders
-        conversations = data["conversations"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a corpus file with a list of conversations: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    conversations = data.get("conversations") if isinstance(data, dict) else None
+    if not isinstance(conversations, list):
+        raise ConfigError(f"{path}: not a corpus file: it has no list of `conversations`")
     return [list(lines) for lines in conversations if isinstance(lines, list)]
 
 

@@ -44,24 +44,34 @@ def main(
     requirements: Annotated[
         str | None,
         typer.Option(
-            help="pip requirements for the job: a file, or a list like `.[embedded]`; nodes are ready if left out"
+            help="pip requirements for the job: a file such as constraints.txt, or a list; nodes are ready if left out"
         ),
     ] = None,
+    python: Annotated[str, typer.Option(help="the Python of the cluster's nodes, with speechchat's packages")] = "python",
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the job; repeatable")] = None,
     submission_id: Annotated[str | None, typer.Option(help="a name of your own for the job")] = None,
     follow: Annotated[bool, typer.Option(help="follow the log until the job ends")] = True,
 ) -> None:
     """Submit, follow, and end with the status of the job."""
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobStatus, JobSubmissionClient
 
+    from pipeline.engine.ray import use_token
+
+    use_token()
     try:
         client = JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise SystemExit(
+            f"launch_ray_job: {address} wants a token ({' '.join(str(error).split())[:120]}); "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or put it into ~/.ray/auth_token"
+        ) from None
     except (ConnectionError, RuntimeError) as error:
         raise SystemExit(
             f"launch_ray_job: no Ray dashboard answers at {address} ({' '.join(str(error).split())[:200]}); "
             "start a cluster with `ray start --head`, or name one with --address"
         ) from None
-    entrypoint = "python -m pipeline.cli " + shlex.join(command)
+    entrypoint = shlex.join([python, "-m", "pipeline.cli", *command])
     job = client.submit_job(
         entrypoint=entrypoint,
         submission_id=submission_id,

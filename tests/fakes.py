@@ -99,7 +99,7 @@ def llm_server(key: str | None = None, model: str = "fake") -> Iterator[FakeLLM]
 
 
 class FakeLLM(ThreadingHTTPServer):
-    """requests: bodies of the completions asked for."""
+    """requests: bodies of the completions asked for. delay: seconds that each reply takes."""
 
     daemon_threads = True
 
@@ -108,6 +108,7 @@ class FakeLLM(ThreadingHTTPServer):
         self.key = key
         self.model = model
         self.requests: list[dict[str, Any]] = []
+        self.delay = 0.0
 
     @property
     def base_url(self) -> str:
@@ -128,6 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, {"error": {"message": "no such model"}})
         else:
             self.server.requests.append(body)
+            time.sleep(self.server.delay)
             han = any("一" <= letter <= "鿿" for letter in body["messages"][-1]["content"])
             reply = "好的，我明白你的意思了。" if han else "Very well, I understand what you mean."
             choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.config import EngineConfig
@@ -91,6 +92,7 @@ def connect(config: EngineConfig) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if config.address or os.environ.get("RAY_ADDRESS"):
+        use_token()
         try:
             ray.init(address=config.address, **options)
         except ConnectionError as error:
@@ -104,10 +106,19 @@ def connect(config: EngineConfig) -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
+        address="local",  # without it, Ray joins whatever cluster was last started on this machine
         include_dashboard=False,
         object_store_memory=100 * 2**20,  # only plans and manifests travel
         **options,
     )
+
+
+def use_token() -> None:
+    """Show the cluster the token that lies here (~/.ray/auth_token or RAY_AUTH_TOKEN), unless RAY_AUTH_MODE is set.
+
+    A cluster started on a machine with a token asks for it; a client has to be told to send it.
+    """
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, RunFolderError, RunIncomplete, RunMisma
 from pipeline.plan import plan_units, unit_count
 from pipeline.shards.card import card
 from pipeline.shards.stats import Stats, run_stats
-from pipeline.shards.store import Manifest, RunFolder, publish, storage_errors
+from pipeline.shards.store import TEMPORARY, Manifest, RunFolder, publish, storage_errors
 from pipeline.stages.studio import Progress
 
 
@@ -41,7 +41,9 @@ def run(config: Config, out: Path, observer: Observer) -> Stats:
     folder = RunFolder(out)
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"{out} is a file; --out must name a folder")
-    if out.is_dir() and not folder.config.exists() and any(item.name != "logs" for item in out.iterdir()):
+    # What a driver leaves that was killed before it had frozen its configuration.
+    begun = {folder.logs.name, folder.config.name + TEMPORARY}
+    if out.is_dir() and not folder.config.exists() and any(item.name not in begun for item in out.iterdir()):
         raise RunFolderError(f"{out} is not empty and holds no run; choose another --out")
     job = make_job(config, out.resolve())
     with storage_errors(out), job.folder.driver_lock():

@@ -52,9 +52,11 @@ class Casting:
         return Cast(user=self._draw(others, planned, "user", planned.ordinal), assistant=agent)
 
     def _draw(self, voices: tuple[Voice, ...], planned: PlannedDialogue, role: str, turn: int) -> Voice:
-        gender = GENDERS[turn % 2]
-        pool = [voice for voice in voices if voice.gender == gender] or list(voices)
-        lap, place = divmod(turn // 2, len(pool))
+        pool = list(voices)
+        if len({voice.gender for voice in voices}) > 1:
+            turn, gender = divmod(turn, 2)
+            pool = [voice for voice in voices if voice.gender == GENDERS[gender]]
+        lap, place = divmod(turn, len(pool))
         order = sorted(pool, key=lambda voice: derive_seed(self._seed, "cast", role, planned.language, lap, voice.id))
         return order[place]
 

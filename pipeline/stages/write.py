@@ -193,5 +193,6 @@ def _read_journal(folder: RunFolder, unit: Unit) -> list[TextLine]:
 
 
 def _rejected(planned: PlannedDialogue, reason: str, detail: str, failed: Sequence[TextAttempt]) -> TextLine:
+    detail = " ".join(detail.split())  # one line, also where a backend's message has several
     reject = Reject(id=planned.id, language=planned.language, stage="text", reason=reason, detail=detail)
     return TextLine(plan=planned, dialogue=None, reject=reject, failed=tuple(failed))

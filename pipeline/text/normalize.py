@@ -21,6 +21,9 @@ _BEFORE_EN = (
     (re.compile(r"\bo\.? ?k\.?(?!\w)", re.I), "okay"),
     (re.compile(r"\bo['’ ]?clock\b", re.I), "oclock"),
     (re.compile(r"(?<!\w)-(?=\d)"), "minus "),
+    # As verbalize.py says them, and as a recogniser writes them.
+    (re.compile(r"\betc\b", re.I), "et cetera"),
+    (re.compile(r"\bmiz\b", re.I), "ms"),
 )
 _LEADING_ZERO = re.compile(r"(?<![\d.,])0\d+(?![\d.,]*\d)")
 _VARIANTS = str.maketrans("〇妳0123456789", "零你零一二三四五六七八九")

@@ -14,6 +14,8 @@ SAME = [
     ("en", "five dollars and fifty cents", "$5.50"),
     ("en", "ten oh five", "10:05"),
     ("en", "nine o'clock", "9:00"),
+    ("en", "in surgery, et cetera", "in surgery, etc."),
+    ("en", "Good morning, Miz Lee", "Good morning, Ms. Lee"),
     ("en", "zero zero seven", "007"),
     ("en", "five five five one two three four", "555-1234"),
     ("en", "minus five", "-5"),

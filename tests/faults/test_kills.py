@@ -1,0 +1,251 @@
+"""Killing anything at any moment changes no byte of the final output, and paid text is never paid again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import load_config
+from pipeline.engine.run import run as run_here
+from tests.fakes import EN_LINES, FakeLLM, Silent, config_file, llm_server, tree, write_corpus
+from tests.faults import tools
+from tests.faults.tools import Driver, error_line, run
+
+pytestmark = pytest.mark.faults
+
+# One text after the other, each slow to come: so that a kill finds the run between two.
+SLOW = {"dialogues": 12, "tts__engine": "tests.fakes:build_slow_tts", "writer__concurrency": 1}
+DELAY = 0.1
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("undisturbed")
+    with llm_server() as llm:
+        path = config_file(root / "run.yaml", llm.base_url, write_corpus(root / "corpus"), **SLOW)
+        run_here(load_config(str(path), ["engine.kind=local"]), root / "run", Silent())
+    found = tree(root / "run")
+    assert sum(name.endswith(".tar") for name in found) == 6
+    return found
+
+
+@pytest.fixture
+def config(tmp_path: Path, llm: FakeLLM, corpus: Path) -> Path:
+    llm.delay = DELAY
+    return config_file(tmp_path / "run.yaml", llm.base_url, corpus, **SLOW)
+
+
+def writing(out: Path) -> bool:
+    return any(path.stat().st_size for path in out.glob("logs/dialogues/*/*.jsonl")) and len(tools.written(out)) % 2 == 1
+
+
+def speaking(out: Path) -> bool:
+    return bool(tools.in_hand(out)) and bool(tools.temporaries(out))
+
+
+def between_units(out: Path) -> bool:
+    return len(tools.manifests(out)) == 2
+
+
+MOMENTS: dict[str, Callable[[Path], bool]] = {"writing": writing, "speaking": speaking, "between units": between_units}
+
+
+class Paid:
+    """Watches that no text is asked for again once it is on the disk."""
+
+    def __init__(self, llm: FakeLLM, config: Path, out: Path):
+        self._llm, self._config, self._out = llm, load_config(str(config)), out
+        self._before: list[tuple[set[str], Counter[str]]] = []
+
+    def note(self) -> None:
+        """To be called while nothing writes."""
+        self._before.append((tools.written(self._out), tools.asked(self._llm, self._config)))
+
+    def check(self, texts: int = 12) -> None:
+        asked = tools.asked(self._llm, self._config)
+        assert len(asked) == texts
+        for done, before in self._before:
+            assert {name: asked[name] for name in done} == {name: before[name] for name in done}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_driver_goes_on(
+    tmp_path: Path, llm: FakeLLM, config: Path, moment: str, undisturbed: dict[str, bytes]
+) -> None:
+    out = tmp_path / "run"
+    paid = Paid(llm, config, out)
+    driver = Driver(config, out, "--engine", "local")
+    driver.until(lambda: MOMENTS[moment](out))
+    driver.kill()
+    paid.note()
+    assert tools.written(out) and tree(out) != undisturbed
+    status, said = run(config, out, "--engine", "local")
+    assert status == 0, said
+    assert tree(out) == undisturbed
+    assert not tools.in_hand(out) and not tools.temporaries(out)
+    paid.check()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_driver_killed_three_times(
+    tmp_path: Path, llm: FakeLLM, config: Path, seed: int, undisturbed: dict[str, bytes]
+) -> None:
+    out, draw = tmp_path / "run", random.Random(seed)
+    paid = Paid(llm, config, out)
+    for _ in range(3):
+        driver = Driver(config, out, "--engine", "local")
+        steps, seen = draw.randrange(1, 8), set()
+
+        def moved(seen: set[Any] = seen, steps: int = steps) -> bool:
+            """Once so many things were seen to happen in the folder."""
+            seen.add((len(tools.written(out)), len(tools.manifests(out)), *tools.in_hand(out)))
+            return len(seen) > steps
+
+        driver.until(moved)
+        driver.kill()
+        paid.note()
+        assert driver.process.returncode == -signal.SIGKILL
+    status, said = run(config, out, "--engine", "local")
+    assert status == 0, said
+    assert tree(out) == undisturbed
+    paid.check()
+
+
+def test_a_killed_ray_driver_takes_its_family_along_and_goes_on(
+    tmp_path: Path, llm: FakeLLM, config: Path, undisturbed: dict[str, bytes]
+) -> None:
+    out = tmp_path / "run"
+    paid = Paid(llm, config, out)
+    for moment in (writing, speaking):
+        driver = Driver(config, out, "--engine", "ray")
+        driver.until(lambda moment=moment: moment(out))
+        family = driver.kill()
+        assert tools.titled(family, "raylet") and tools.titled(family, "StudioActor")
+        assert tools.alive(family, 20) == []
+        paid.note()
+    status, said = run(config, out, "--engine", "ray")
+    assert status == 0, said
+    assert tree(out) == undisturbed
+    paid.check()
+
+
+def test_killed_ray_workers_are_replaced(
+    tmp_path: Path, llm: FakeLLM, config: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """First a writer with a text half written, then a studio in the middle of a unit: the run ends by itself."""
+    out = tmp_path / "run"
+    driver = Driver(config, out, "--engine", "ray")
+    for moment, title in ((writing, "TextActor"), (speaking, "StudioActor")):
+        driver.until(lambda moment=moment: moment(out))
+        worker = tools.titled(driver.family(), title)[0]
+        worker.kill()
+        assert tools.alive([worker], 20) == []
+    assert driver.ends() == 0, driver.said
+    assert "Traceback" not in driver.said
+    assert tree(out) == undisturbed
+
+
+@pytest.mark.parametrize("kind", ["local", "ray"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(
+    tmp_path: Path, llm: FakeLLM, config: Path, kind: str, number: signal.Signals, undisturbed: dict[str, bytes]
+) -> None:
+    out = tmp_path / "run"
+    paid = Paid(llm, config, out)
+    driver = Driver(config, out, "--engine", kind)
+    driver.until(lambda: speaking(out))
+    family = driver.family()
+    if number == signal.SIGINT:
+        os.killpg(driver.process.pid, number)  # Ctrl-C reaches everybody in the terminal's foreground
+    else:
+        driver.process.send_signal(number)
+    assert driver.ends() == 130, driver.said
+    assert "the same command again" in error_line(driver.said, "interrupted: ")
+    assert tools.alive(family, 20) == []
+    paid.note()
+    status, said = run(config, out, "--engine", "local")
+    assert status == 0, said
+    assert tree(out) == undisturbed
+    paid.check()
+
+
+@pytest.mark.parametrize("kind", ["local", "ray"])
+def test_a_second_driver_is_refused(
+    tmp_path: Path, llm: FakeLLM, config: Path, kind: str, undisturbed: dict[str, bytes]
+) -> None:
+    out = tmp_path / "run"
+    first = Driver(config, out, "--engine", kind)
+    first.until(lambda: speaking(out))
+    first.process.send_signal(signal.SIGSTOP)  # so that the second one surely comes while it is at work
+    try:
+        status, said = run(config, out, "--engine", kind)
+    finally:
+        first.process.send_signal(signal.SIGCONT)
+    assert status == 2
+    assert said == error_line(said) + "\n" and "another speechchat run" in said
+    assert first.ends() == 0, first.said
+    assert tree(out) == undisturbed
+
+
+@pytest.fixture
+def small(tmp_path: Path, llm: FakeLLM) -> Path:
+    """One unit with an accepted and a rejected dialogue: every kind of file that a run has."""
+    corpus = write_corpus(tmp_path / "corpus", [EN_LINES[0], "This is a hopeless case."])
+    settings: dict[str, Any] = {"dialogues": 2, "languages": {"en": 1}, "engine__kind": "local"}
+    return config_file(tmp_path / "small.yaml", llm.base_url, corpus, **settings)
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Any]:
+    """Processes that have imported the program already, so that a start costs nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.engine.local", "pipeline.engine.run", "tests.fakes", __name__])
+    yield context
+
+
+def _run_until_step(config: Path, out: Path, last: int, steps: Any) -> None:
+    """Run, and be killed right before step number `last` that changes the run folder (0: never); counts them."""
+    events = ("open", "os.link", "os.rename", "os.remove", "os.mkdir", "os.truncate")
+
+    def watch(event: str, args: tuple[Any, ...]) -> None:
+        if event not in events or not str(args[0]).startswith(str(out)):
+            return
+        if event == "open" and (args[1] is None or not set(args[1]) & set("wax+")):
+            return
+        steps.value += 1
+        if steps.value == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    run_here(load_config(str(config)), out, Silent())
+
+
+def test_killed_before_every_step_on_the_disk(tmp_path: Path, llm: FakeLLM, small: Path, forks: Any) -> None:
+    def start(out: Path, last: int) -> tuple[int, int]:
+        steps = forks.Value("i", 0)
+        process = forks.Process(target=_run_until_step, args=(small, out, last, steps))
+        process.start()
+        process.join()
+        return process.exitcode, steps.value
+
+    status, steps = start(tmp_path / "undisturbed", 0)
+    undisturbed = tree(tmp_path / "undisturbed")
+    assert status == 0 and {Path(name).suffix for name in undisturbed} >= {".tar", ".parquet", ".json", ".jsonl"}
+    assert steps > 30
+    paid = len(llm.requests)
+    for last in range(1, steps + 1):
+        out = tmp_path / f"killed-{last}"
+        assert start(out, last) == (-signal.SIGKILL, last)
+        done, before = tools.written(out), len(llm.requests)
+        assert start(out, 0)[0] == 0, f"killed before step {last}"
+        assert tree(out) == undisturbed, f"killed before step {last}"
+        assert len(llm.requests) - before == paid - len(done)
