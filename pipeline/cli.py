@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline import __version__
-from pipeline.errors import SpeechchatError
+from pipeline.errors import RunFolderError, SpeechchatError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +32,7 @@ models_app = typer.Typer(
     help="The embedded models: where they are, whether they are the right ones, and how to get them."
 )
 app.add_typer(models_app, name="models")
-voices_app = typer.Typer(help="The voice library.")
+voices_app = typer.Typer(help="The voice library: what there is, and how it sounds.")
 app.add_typer(voices_app, name="voices")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
@@ -147,16 +145,12 @@ def stats(source: RunArgument, as_json: JsonOption = False) -> None:
 @app.command()
 def presets(name: Annotated[str | None, typer.Argument(help="print this preset, resolved")] = None) -> None:
     """List the presets, or print one with every key and its value."""
-    import yaml
-
-    from pipeline.config import load_config, preset_names
+    from pipeline.config import explain, load_config, preset_names
 
     if name is None:
         typer.echo("\n".join(preset_names()))
     else:
-        typer.echo(
-            yaml.safe_dump(load_config(name).model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False
-        )
+        typer.echo(explain(load_config(name)))
 
 
 @models_app.callback(invoke_without_command=True)
@@ -170,12 +164,14 @@ def models_list(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps([{**vars(row), "path": str(row.path)} for row in rows]))
         return
-    table = Table("model", "role", "licence", "source", "MB", "state")
+    table = Table("model", "role", "licence", "MB", "state")
     for row in rows:
-        table.add_row(row.name, row.role, row.license, escape(row.source), f"{row.size / 1e6:.0f}", row.state)
+        table.add_row(row.name, row.role, row.license, f"{row.size / 1e6:.0f}", row.state)
     Console(highlight=False).print(table)
     for row in rows:
-        typer.echo(f"{row.name}: {row.detail or row.path}")
+        typer.echo(f"{row.name}\n  at   {row.path}\n  from {row.source}")
+        if row.detail:
+            typer.echo(f"  ! {row.detail}")
 
 
 @models_app.command("pull")
@@ -242,7 +238,10 @@ def voices_say(
 
 @contextlib.contextmanager
 def _resumable(out: Path):  # type: ignore[no-untyped-def]
-    """Ctrl-C and SIGTERM end a run cleanly and say how to go on."""
+    """Ctrl-C and SIGTERM end a run cleanly and say how to go on. Raises RunFolderError where `out` can be no folder."""
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise RunFolderError(f"{place} is a file; --out must name a folder")
 
     def stop(*_: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -267,9 +266,6 @@ def main() -> None:
     except SpeechchatError as error:
         typer.echo(f"speechchat: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # `speechchat stats RUN | head`: the reader has gone, which is no error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -360,3 +360,19 @@ def all_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[str]
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from all_keys(field.annotation, f"{prefix}{name}.")
+
+
+def explain(section: Section, indent: str = "") -> str:
+    """The configuration as YAML, with what its keys mean as comments; it loads as the configuration that it shows."""
+    lines = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        text = " ".join((type(value).__doc__ or "").split()) if isinstance(value, Section) else field.description
+        if text:
+            lines.append(f"{indent}# {text}")
+        if isinstance(value, Section):
+            lines.append(f"{indent}{name}:\n{explain(value, indent + '  ')}")
+        else:
+            plain = json.dumps(section.model_dump(mode="json", include={name})[name], ensure_ascii=False)
+            lines.append(f"{indent}{name}: {plain}")
+    return "\n".join(lines)

@@ -47,7 +47,7 @@ def main(
             help="pip requirements for the job: a file such as constraints.txt, or a list; nodes are ready if left out"
         ),
     ] = None,
-    python: Annotated[str, typer.Option(help="the Python of the cluster's nodes, with speechchat's packages")] = "python",
+    python: Annotated[str, typer.Option(help="the Python of the nodes, with speechchat's packages")] = "python",
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the job; repeatable")] = None,
     submission_id: Annotated[str | None, typer.Option(help="a name of your own for the job")] = None,
     follow: Annotated[bool, typer.Option(help="follow the log until the job ends")] = True,

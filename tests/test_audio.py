@@ -20,7 +20,11 @@ RATES = [(16000, 24000), (24000, 24000), (16000, 48000), (8000, 44100), (22050, 
 Talk = list[tuple[Role, int, float]]  # role, length in samples, gap in seconds before it
 
 talks = st.lists(
-    st.tuples(st.sampled_from(["user", "assistant"]), st.integers(1, 9000), st.integers(0, 900).map(lambda ms: ms / 1000)),
+    st.tuples(
+        st.sampled_from(["user", "assistant"]),
+        st.integers(1, 9000),
+        st.integers(0, 900).map(lambda ms: ms / 1000),
+    ),
     min_size=1,
     max_size=6,
 )
@@ -45,13 +49,15 @@ def speech(seconds: float, rate: int, level: float = 0.3) -> Clip:
 @pytest.mark.parametrize("rates", RATES, ids=str)
 @settings(max_examples=30, deadline=None)
 @given(talk=talks, tail=st.integers(0, 500).map(lambda ms: ms / 1000))
-def test_each_turn_lies_where_its_span_says_and_nowhere_else(rates: tuple[int, int], talk: Talk, tail: float) -> None:
+def test_each_turn_lies_where_its_span_says_and_nowhere_else(
+    rates: tuple[int, int], talk: Talk, tail: float
+) -> None:
     config = AudioConfig(user_rate=rates[0], assistant_rate=rates[1], tail=tail)
     by_role: dict[Role, int] = {"user": rates[0], "assistant": rates[1]}
     clips = [(role, noise(length, by_role[role], seed)) for seed, (role, length, _) in enumerate(talk)]
     gaps = [gap for _, _, gap in talk]
     timeline = audio.lay_out(clips, gaps, config)
-    tracks = {"user": timeline.user, "assistant": timeline.assistant}
+    tracks: dict[Role, np.ndarray] = {"user": timeline.user, "assistant": timeline.assistant}
 
     # Equal duration, whole frames of 80 ms, exact in samples at both rates.
     duration = Fraction(timeline.duration).limit_denominator(10**6)
@@ -130,7 +136,9 @@ def test_loudness_reaches_its_target(seconds: float, rate: int, level: float, ta
     peak=st.floats(-20, 0),
     clicks=st.booleans(),
 )
-def test_no_sample_exceeds_the_peak(samples: int, level: float, target: float, peak: float, clicks: bool) -> None:
+def test_no_sample_exceeds_the_peak(
+    samples: int, level: float, target: float, peak: float, clicks: bool
+) -> None:
     clip = noise(samples, 16000, level=level)
     if clicks:
         clip.audio[:: max(1, samples // 3)] = -1.0
@@ -151,7 +159,9 @@ def test_silence_stays_silence(samples: int) -> None:
 @pytest.mark.parametrize(("role", "rate"), [("user", 16000), ("assistant", 24000)])
 def test_a_mastered_clip_is_at_the_rate_of_its_track_and_survives_the_file(role: Role, rate: int) -> None:
     raw = speech(2.0, 24000)
-    padded = Clip(np.concatenate([np.zeros(24000, np.float32), raw.audio, np.zeros(24000, np.float32)]), 24000)
+    padded = Clip(
+        np.concatenate([np.zeros(24000, np.float32), raw.audio, np.zeros(24000, np.float32)]), 24000
+    )
     clip = audio.master(padded, role, AudioConfig())
     assert clip.rate == rate and 2.0 <= clip.seconds < 2.1
     assert np.array_equal(audio.from_pcm(audio.to_pcm(clip.audio)), clip.audio)
@@ -214,7 +224,7 @@ def test_a_cut_file_is_found(flac: bytes, share: float) -> None:
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
 def test_the_last_byte_counts(flac: bytes, lost: int) -> None:
-    with pytest.raises(DataError, match="^audio: "):
+    with pytest.raises(DataError, match=r"^audio: "):
         audio.decode(flac[:-lost])
 
 
@@ -230,13 +240,13 @@ def test_garbage_is_found(data: bytes) -> None:
 
 def test_a_cut_header_is_found(flac: bytes) -> None:
     for size in range(42):  # the marker and STREAMINFO
-        with pytest.raises(DataError, match="^some: no readable audio header"):
+        with pytest.raises(DataError, match=r"^some: no readable audio header"):
             audio.header(flac[:size], "some")
 
 
 def test_two_channels_are_not_a_track() -> None:
     stereo = np.zeros((100, 2), np.int16)
-    with pytest.raises(DataError, match="^some: "):
+    with pytest.raises(DataError, match=r"^some: "):
         audio.decode(audio.encode_flac(stereo, 16000), "some")
 
 

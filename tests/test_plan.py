@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -40,10 +43,12 @@ def longer(config: Config, times: int) -> Config:
     return config.model_copy(update={"dialogues": config.dialogues * times})
 
 
-def prefixes_within(names: list[str], weights: dict[str, float], tolerance: float) -> Iterator[tuple[int, str]]:
+def prefixes_within(
+    names: Sequence[str], weights: Mapping[Any, float], tolerance: float
+) -> Iterator[tuple[int, str]]:
     """Where the count of a name leaves its share by more than the tolerance."""
     counts: Counter[str] = Counter()
-    total = sum(weights.values())
+    total = math.fsum(weights.values())
     for size, name in enumerate(names, 1):
         counts[name] += 1
         for item, share in weights.items():
@@ -64,8 +69,8 @@ def test_a_longer_plan_begins_with_the_shorter_one(config: Config, times: int) -
 def test_every_prefix_holds_each_language_and_split_within_one_of_its_share(config: Config) -> None:
     units = list(plan_units(longer(config, 3)))
     spoken = [planned.language for unit in units for planned in unit.dialogues]
-    assert not list(prefixes_within(spoken, dict(config.languages), 1 + 1e-9))
-    assert not list(prefixes_within([unit.split for unit in units], dict(config.splits), 1 + 1e-9))
+    assert not list(prefixes_within(spoken, config.languages, 1 + 1e-9))
+    assert not list(prefixes_within([unit.split for unit in units], config.splits, 1 + 1e-9))
 
 
 @settings(deadline=None)
@@ -105,13 +110,13 @@ def test_a_unit_is_of_one_split(config: Config) -> None:
 
 @settings(deadline=None)
 @given(configs(), st.randoms(use_true_random=False))
-def test_the_order_of_keys_in_the_configuration_means_nothing(config: Config, random: object) -> None:
-    def shuffled(given: dict[str, float]) -> dict[str, float]:
+def test_the_order_of_keys_in_the_configuration_means_nothing(config: Config, random: Random) -> None:
+    def shuffled(given: Mapping[Any, float]) -> dict[Any, float]:
         keys = list(given)
-        random.shuffle(keys)  # type: ignore[attr-defined]
+        random.shuffle(keys)
         return {key: given[key] for key in keys}
 
-    update = {"languages": shuffled(dict(config.languages)), "splits": shuffled(dict(config.splits))}
+    update = {"languages": shuffled(config.languages), "splits": shuffled(config.splits)}
     other = config.model_copy(update=update)
     assert list(plan_units(longer(other, 3))) == list(plan_units(longer(config, 3)))
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,7 +20,13 @@ LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 def planned(language: Language, ordinal: int) -> PlannedDialogue:
     return PlannedDialogue(
-        id=f"{language}-{ordinal:06d}-00", unit=ordinal, index=0, ordinal=ordinal, split="train", language=language, seed=1
+        id=f"{language}-{ordinal:06d}-00",
+        unit=ordinal,
+        index=0,
+        ordinal=ordinal,
+        split="train",
+        language=language,
+        seed=1,
     )
 
 
@@ -100,12 +107,14 @@ def test_a_further_lap_gives_another_reply_where_there_is_one(quickstart: Chatte
 def test_topics_take_turns(quickstart: ChatterbotSource) -> None:
     topics = load_config("quickstart").source.topics
     for language in LANGUAGES:
-        drawn = [topic(row).rpartition("/")[2] for row in take(quickstart, language, 0, 3 * len(topics[language]))]
+        drawn = [
+            topic(row).rpartition("/")[2] for row in take(quickstart, language, 0, 3 * len(topics[language]))
+        ]
         assert drawn == 3 * list(topics[language])
 
 
 def test_what_was_dropped_is_counted(everything: tuple[Config, ChatterbotSource]) -> None:
-    config, source = everything
+    _, source = everything
     assert {"too long", "code", "echo"} <= set(source.dropped)
     assert all(count > 0 for count in source.dropped.values())
     # The same rows are read under any limit: selected + dropped stays.
@@ -125,7 +134,9 @@ def test_a_row_depends_on_nothing_but_seed_and_ordinal(quickstart: ChatterbotSou
     assert [quickstart.row(item) for item in items] == [backwards[item.id] for item in items]
     reseeded = ChatterbotSource(load_config("quickstart", ["seed=1"]))
     assert [reseeded.row(item) for item in items] != [quickstart.row(item) for item in items]
-    assert reseeded.digest == quickstart.digest  # the digest is of the selection; the seed is in the configuration
+    assert (
+        reseeded.digest == quickstart.digest
+    )  # the digest is of the selection; the seed is in the configuration
 
 
 # ---- a small corpus -------------------------------------------------------------------------------------------------
@@ -140,13 +151,15 @@ def write(root: Path, **topics: list[list[object]]) -> Path:
     return root
 
 
-def small(root: Path, **source: object) -> ChatterbotSource:
-    return ChatterbotSource(Config(languages={"en": 1}, source={"path": root, **source}))
+def small(path: Path, **source: object) -> ChatterbotSource:
+    return ChatterbotSource(Config(languages={"en": 1}, source={"path": path, **source}))
 
 
 def test_an_opening_of_two_topics_belongs_to_the_first(tmp_path: Path) -> None:
     rows: list[list[object]] = [["Hello there", "Hi, how are you?"], ["Good night", "Sleep well, my friend."]]
-    root = write(tmp_path, a=rows, b=[["Hello there", "Good morning to you."], ["See you", "See you tomorrow."]])
+    root = write(
+        tmp_path, a=rows, b=[["Hello there", "Good morning to you."], ["See you", "See you tomorrow."]]
+    )
     source = small(root)
     lap = [source.row(planned("en", ordinal)) for ordinal in range(3)]
     assert Counter(row.lines[0] for row in lap) == {"Hello there": 1, "Good night": 1, "See you": 1}
@@ -164,11 +177,20 @@ def test_a_topic_named_twice_is_read_once(tmp_path: Path) -> None:
 def test_talks_are_cut_to_even_turns_and_to_their_length(tmp_path: Path) -> None:
     lines: list[object] = [f"This is line {word}." for word in ("one", "two", "three", "four", "five")]
     root = write(tmp_path, conversations=[lines], chat=[lines])
-    rows = take(small(root), "en", 0, 1) + take(small(root, topics={"en": ["chat"]}), "en", 0, 1)
-    assert [len(row.lines) for row in rows] == [4, 2]
-    assert [len(row.lines) for row in take(small(root, max_turns=3), "en", 0, 1)] == [2]
-    short = Config(languages={"en": 1}, source={"path": root}, text={"max_dialogue_units": {"en": 10}})
-    assert [len(row.lines) for row in take(ChatterbotSource(short), "en", 0, 1)] == [2]
+    talk: dict[str, Any] = {"path": root, "topics": {"en": ["conversations"]}}
+    [row] = take(small(**talk), "en", 0, 1)
+    assert list(row.lines) == lines[:4]
+    [row] = take(small(**talk, max_turns=3), "en", 0, 1)
+    assert list(row.lines) == lines[:2]
+    [row] = take(
+        ChatterbotSource(Config(source=talk, languages={"en": 1}, text={"max_dialogue_units": {"en": 10}})),
+        "en",
+        0,
+        1,
+    )
+    assert list(row.lines) == lines[:2]
+    [row] = take(small(root, topics={"en": ["chat"]}), "en", 0, 1)
+    assert list(row.lines) == lines[:2]  # what follows in other topics are other replies
 
 
 def test_rows_that_cannot_be_said_are_dropped_with_their_reason(tmp_path: Path) -> None:

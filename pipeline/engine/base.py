@@ -21,6 +21,7 @@ from pipeline.stages.cast import Casting
 from pipeline.stages.pack import Origin
 from pipeline.stages.studio import Progress, Studio
 from pipeline.stages.write import TextStage, text_digest_parts
+from pipeline.text.rates import warm
 from prompts import load
 from speakers import load_library
 
@@ -132,6 +133,8 @@ def open_studio(job: Job) -> tuple[Studio, BinaryIO]:
     """A studio with its models, and the lock that says that it may write to the run."""
     config, library = job.config, load_library()
     lock = job.folder.worker_lock()
+    for language in config.active_languages:
+        warm(language)
     studio = Studio(
         config,
         job.folder,

@@ -48,6 +48,6 @@ async def _watch(studio: Studio, unit: Unit, observer: Observer) -> Manifest:
             observer.progress([studio.progress])
     except asyncio.CancelledError:
         studio.cancel()
-        await asyncio.wait([work])
+        await asyncio.gather(work, return_exceptions=True)
         raise
     return work.result()

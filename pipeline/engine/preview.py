@@ -24,8 +24,8 @@ def say(voice_id: str, text: str, out: Path) -> float:
     config, library = Config(), load_library()
     voice = library.voice(voice_id)
     language = voice.languages[0]
-    known = {f".{name.lower()}" for name in sf.available_formats()}
-    if out.suffix.lower() not in known:
+    kind = out.suffix[1:].upper()
+    if kind not in ("FLAC", "WAV", "MP3", "OGG"):
         raise ConfigError(f"--out {out}: end the name in .flac, .wav, .mp3 or .ogg")
     spoken = verbalize(text, language)
     fault = unspeakable(spoken, language)
@@ -36,5 +36,6 @@ def say(voice_id: str, text: str, out: Path) -> float:
     clip = audio.master(clip, "assistant", config.audio)
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        sf.write(out, clip.audio, clip.rate)
+        with out.open("wb") as file:
+            sf.write(file, clip.audio, clip.rate, format=kind)
     return clip.seconds

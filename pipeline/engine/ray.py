@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -88,6 +90,14 @@ class RayEngine:
 
 def connect(config: EngineConfig) -> None:
     """Join the cluster at `address` (or in RAY_ADDRESS); without one start Ray here, on loopback only."""
+    stop = signal.getsignal(signal.SIGTERM)
+    _connect(config)
+    # Ray takes SIGTERM for itself and ends the process with a stack trace; who set a handler wants to be heard.
+    if stop is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _connect(config: EngineConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

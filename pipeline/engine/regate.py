@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.config import Config, assign_settings, digest, validate_config
 from pipeline.dialogue import Reject, SampleTurn
 from pipeline.engine.base import Done, Job, Observer
-from pipeline.engine.run import Frozen, freeze, load_frozen, write_totals
+from pipeline.engine.run import Frozen, freeze, load_frozen, require_place, write_totals
 from pipeline.errors import ConfigError, DataError, RunFolderError
 from pipeline.plan import Unit, plan_units
 from pipeline.shards.format import Encoded
@@ -36,6 +36,7 @@ def regate(source: Path, out: Path, settings: Iterable[str], observer: Observer)
     config, frozen = load_frozen(old)
     if out.resolve() == source.resolve():
         raise RunFolderError(f"--out {out}: a regated run needs a folder of its own")
+    require_place(out)
     new_config = _judged_by(config, frozen, settings)
     digests = {**frozen.digests, "judge": digest(judge.VERSION, new_config.content()["judge"])}
     job = Job(new_config, out.resolve(), Origin("", digests, frozen.models))

@@ -38,13 +38,7 @@ def run(config: Config, out: Path, observer: Observer) -> Stats:
     Raises RunMismatchError for a folder that holds another configuration, RunFolderError, ConfigError, ModelError,
     EndpointError, StorageError, and RunIncomplete at the end if units were lost (everything else is then done).
     """
-    folder = RunFolder(out)
-    if out.exists() and not out.is_dir():
-        raise RunFolderError(f"{out} is a file; --out must name a folder")
-    # What a driver leaves that was killed before it had frozen its configuration.
-    begun = {folder.logs.name, folder.config.name + TEMPORARY}
-    if out.is_dir() and not folder.config.exists() and any(item.name not in begun for item in out.iterdir()):
-        raise RunFolderError(f"{out} is not empty and holds no run; choose another --out")
+    require_place(out)
     job = make_job(config, out.resolve())
     with storage_errors(out), job.folder.driver_lock():
         job.folder.sweep()
@@ -66,6 +60,17 @@ def run(config: Config, out: Path, observer: Observer) -> Stats:
             "run the same command again to try them once more"
         )
     return stats
+
+
+def require_place(out: Path) -> None:
+    """Raises RunFolderError unless `out` is a run, empty, or not there yet: what else lies there is not ours."""
+    folder = RunFolder(out)
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file; --out must name a folder")
+    # What a driver leaves that was killed before it had frozen its configuration.
+    begun = {folder.logs.name, folder.config.name + TEMPORARY}
+    if out.is_dir() and not folder.config.exists() and any(item.name not in begun for item in out.iterdir()):
+        raise RunFolderError(f"{out} is not empty and holds no run; choose another --out")
 
 
 def engine(config: Config) -> Engine:

@@ -60,21 +60,29 @@ def read_tar(path: Path) -> Iterator[Encoded]:
                     group = []
             if group:
                 raise DataError(f"{path}: ends inside sample {key!r}")
-    except tarfile.TarError as error:
-        raise DataError(f"{path}: not a whole tar file: {error}") from None
     except FileNotFoundError:
         raise DataError(f"{path}: this shard is missing") from None
+    # What tarfile raises for a header that was made to look whole is not always its own error.
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: not a whole tar file: {one_line(error)}") from None
 
 
 def parse_sample(path: Path, key: str, members: Sequence[bytes]) -> Encoded:
     try:
         sample = Sample.model_validate_json(members[0])
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path}: {key}.json: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise DataError(f"{path}: {key}.json: {one_line(error)}") from None
     if sample.key != key:
         raise DataError(f"{path}: {key}.json says that its key is {sample.key!r}")
     return Encoded(sample, members[1], members[2])
+
+
+def one_line(error: Exception) -> str:
+    """What is wrong, first things first, on one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return " ".join(str(error).split())
 
 
 def read_rejects(folder: RunFolder, manifest: Manifest) -> list[tuple[Reject, Encoded | None]]:
@@ -84,9 +92,9 @@ def read_rejects(folder: RunFolder, manifest: Manifest) -> list[tuple[Reject, En
         return []
     path = folder.root / fact.path
     try:
-        rejects = [Reject.model_validate_json(line) for line in path.read_text("utf-8").splitlines()]
-    except (FileNotFoundError, ValidationError) as error:
-        raise DataError(f"{path}: not a readable list of rejects: {error}") from None
+        rejects = [Reject.model_validate_json(line) for line in path.read_bytes().splitlines()]
+    except (FileNotFoundError, ValueError) as error:
+        raise DataError(f"{path}: not a readable list of rejects: {one_line(error)}") from None
     clips: dict[str, Encoded] = {}
     if any(reject.clips for reject in rejects):
         clips = {item.sample.key: item for item in read_tar(folder.reject_clips(manifest.unit))}
@@ -181,7 +189,7 @@ def decode_sample(raw: dict[str, Any]) -> dict[str, Any]:
     try:
         sample = Sample.model_validate(json.loads(raw["json"]))
     except (ValidationError, ValueError) as error:
-        raise DataError(f"{name}.json: {error}") from None
+        raise DataError(f"{name}.json: {one_line(error)}") from None
     user, _ = audio.decode(raw["user.flac"], f"{name}.user.flac")
     assistant, _ = audio.decode(raw["assistant.flac"], f"{name}.assistant.flac")
     return {"key": sample.key, "sample": sample, "user": user, "assistant": assistant}

@@ -242,8 +242,11 @@ class PendingFile:
         return self.bytes, sha
 
     def abort(self) -> None:
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        """Leave nothing. Errors of the disk are passed over: one of them is mostly what led here, and is told."""
+        with contextlib.suppress(OSError):
+            self._file.close()  # tries once more to write what the disk would not take
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
 
 def publish(path: Path, data: bytes, replace: bool = False) -> tuple[int, str]:
@@ -305,6 +308,8 @@ def storage_errors(path: Path) -> Iterator[None]:
             errno.EFBIG: "the file size limit is reached",
             errno.EROFS: "the file system is read-only",
             errno.EACCES: "permission denied",
+            errno.ENOTDIR: "a part of this path is a file",
+            errno.EISDIR: "this is a folder",
             errno.EIO: "the device failed to read or write",
         }
         if error.errno not in reasons:

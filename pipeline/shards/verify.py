@@ -17,9 +17,11 @@ from pipeline.dialogue import Sample, TextLine
 from pipeline.errors import DataError
 from pipeline.plan import Unit, plan_units
 from pipeline.shards.format import INDEX_SCHEMA, MEMBERS, Encoded, Member, index_row
-from pipeline.shards.reader import parse_sample, read_rejects
+from pipeline.shards.reader import one_line, parse_sample, read_rejects
 from pipeline.shards.store import Manifest, RunFolder, sha256_file
 from pipeline.shards.writer import summarize
+
+MAX_SECONDS = 24 * 3600.0  # of a sample; beyond this it is a damaged number, and no memory to decode into
 
 
 @dataclass
@@ -58,6 +60,8 @@ def verify(folder: RunFolder, config: Config, decode: bool = False) -> Iterator[
                 state.units += 1
         except DataError as error:
             state.problems.append(str(error))
+        except OSError as error:
+            state.problems.append(f"{error.filename or manifest_path}: not readable: {error.strerror}")
         yield state
     state.problems.extend(_foreign(folder, known))
     yield state
@@ -66,11 +70,15 @@ def verify(folder: RunFolder, config: Config, decode: bool = False) -> Iterator[
 def _foreign(folder: RunFolder, known: set[Path]) -> Iterator[str]:
     for top in ("shards", "rejects", "dialogues"):
         for path in sorted((folder.root / top).rglob("*")):
-            if path.is_file() and path not in known:
+            if not path.is_dir() and path not in known:
                 yield f"{path}: no manifest names this file; resume the run, or remove it"
 
 
 def _verify_unit(folder: RunFolder, unit: Unit, manifest: Manifest, decode: bool, state: Verification) -> Iterator[str]:
+    manifest_path = folder.manifest(unit.number, unit.split)
+    if not _names_its_files(folder, unit, manifest):
+        yield f"{manifest_path}: does not name exactly the files of its unit"
+        return
     broken = False
     for fact in manifest.files:
         problem = _check_file(folder.root / fact.path, fact.bytes, fact.sha256)
@@ -91,19 +99,39 @@ def _verify_unit(folder: RunFolder, unit: Unit, manifest: Manifest, decode: bool
         try:
             table = pq.read_table(index)
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{index}: not a readable index: {error}") from None
+            raise DataError(f"{index}: not a readable index: {one_line(error)}") from None
         if not table.equals(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)):
             yield f"{index}: does not say what the shard holds"
-    if folder.reject_clips(unit.number).is_file():
-        for _ in _walk(folder.reject_clips(unit.number), decode):
-            pass
+    clips: list[str] = []
+    if manifest.file(folder.relative(folder.reject_clips(unit.number))):
+        clips = [encoded.sample.key for encoded, _ in _walk(folder.reject_clips(unit.number), decode)]
     rejects = [reject for reject, _ in read_rejects(folder, manifest)]
+    if clips != [reject.id for reject in rejects if reject.clips]:
+        yield f"{folder.rejects(unit.number)}: does not say which clips were kept"
     yield from _check_accounts(folder, unit, manifest, samples, [reject.id for reject in rejects])
     digests = {"text": manifest.text_digest, "speech": manifest.speech_digest, "judge": manifest.judge_digest}
+    if any(_digests(sample) != digests for sample in samples):
+        yield f"{manifest_path}: its digests are not those of its samples"
     if summarize(unit, samples, rejects, digests, manifest.files) != manifest:
-        yield f"{folder.manifest(unit.number, unit.split)}: its counts are not those of the shard and the rejects"
+        yield f"{manifest_path}: its counts are not those of the shard and the rejects"
     state.samples += len(samples)
     state.seconds += sum(sample.duration for sample in samples)
+
+
+def _names_its_files(folder: RunFolder, unit: Unit, manifest: Manifest) -> bool:
+    files = {folder.text(unit.number)}
+    if manifest.accepted:
+        files |= {folder.shard(unit.number, unit.split), folder.index(unit.number, unit.split)}
+    if manifest.rejected:
+        files |= {folder.rejects(unit.number)}
+    clips = folder.relative(folder.reject_clips(unit.number))
+    named = sorted(fact.path for fact in manifest.files if fact.path != clips or not manifest.rejected)
+    return named == sorted(map(folder.relative, files))
+
+
+def _digests(sample: Sample) -> dict[str, str]:
+    made = sample.provenance
+    return {"text": made.text_digest, "speech": made.speech_digest, "judge": made.judge_digest}
 
 
 def _check_file(path: Path, size: int, sha256: str) -> str:
@@ -119,6 +147,7 @@ def _check_file(path: Path, size: int, sha256: str) -> str:
 
 def _walk(path: Path, decode: bool) -> Iterator[tuple[Encoded, tuple[Member, ...]]]:
     """Samples with the places of their members. Raises DataError for any structure that is not a shard's."""
+    end = path.stat().st_size
     try:
         with tarfile.open(path, mode="r:") as tar:
             data: list[bytes] = []
@@ -126,11 +155,13 @@ def _walk(path: Path, decode: bool) -> Iterator[tuple[Encoded, tuple[Member, ...
             expected = 0
             for number, info in enumerate(tar):
                 key, _, suffix = info.name.partition(".")
-                if suffix != MEMBERS[number % 3] or not info.isreg():
+                if suffix != MEMBERS[number % 3] or not info.isreg() or not info.name.isascii():
                     raise DataError(f"{path}: member {info.name!r} where KEY.{MEMBERS[number % 3]} belongs")
                 if info.offset != expected:
                     raise DataError(f"{path}: {info.name} is not contiguous with the member before it")
-                expected = info.offset_data + -(-info.size // 512) * 512
+                expected = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                if expected > end:
+                    raise DataError(f"{path}: {info.name} is cut short")
                 file = tar.extractfile(info)
                 data.append(file.read() if file else b"")
                 members.append(Member(info.name, info.offset_data, info.size, zlib.crc32(data[-1])))
@@ -138,32 +169,49 @@ def _walk(path: Path, decode: bool) -> Iterator[tuple[Encoded, tuple[Member, ...
                     encoded = parse_sample(path, key, data)
                     if len({item.name.partition(".")[0] for item in members}) != 1:
                         raise DataError(f"{path}: members of different samples are mixed at {key!r}")
-                    _check_tracks(path, encoded, decode)
+                    _check_sample(path, encoded, decode)
                     yield encoded, tuple(members)
                     data, members = [], []
             if data:
                 raise DataError(f"{path}: ends inside sample {members[0].name.partition('.')[0]!r}")
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{path}: not a whole tar file: {error}") from None
+    # What tarfile raises for a header that was made to look whole is not always its own error.
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: not a whole tar file: {one_line(error)}") from None
+    _check_end(path, expected)
 
 
-def _check_tracks(path: Path, encoded: Encoded, decode: bool) -> None:
+def _check_end(path: Path, expected: int) -> None:
+    """After the last member: two blocks of zeros, and zeros to the end of the record (POSIX ustar). Readers stop at a
+    damaged header as if it were the end, so that this is what tells."""
+    whole = -(-(expected + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+    with path.open("rb") as file:
+        file.seek(expected)
+        rest = file.read(whole - expected + 1)
+    if rest != bytes(whole - expected):
+        raise DataError(f"{path}: does not end after its last member")
+
+
+def _check_sample(path: Path, encoded: Encoded, decode: bool) -> None:
     sample = encoded.sample
-    for suffix, data, rate in (
-        ("user.flac", encoded.user, sample.user_rate),
-        ("assistant.flac", encoded.assistant, sample.assistant_rate),
-    ):
-        name = f"{path}: {sample.key}.{suffix}"
-        frames, found = audio.header(data, name)
-        if decode:
-            samples, found = audio.decode(data, name)
-            frames = len(samples)
-        expected = round(sample.duration * rate)
-        if found != rate or frames != expected:
-            raise DataError(f"{name}: {frames} samples at {found} Hz where {expected} at {rate} Hz belong")
-    for number, turn in enumerate(sample.turns):
+    name = f"{path}: {sample.key}"
+    if not sample.turns or {voice.role for voice in sample.voices} != {"user", "assistant"}:
+        raise DataError(f"{name}.json: a sample has turns, and a voice for each of the two roles")
+    if not 0 < sample.duration < MAX_SECONDS:
+        raise DataError(f"{name}.json: duration {sample.duration} is none")
+    for turn in sample.turns:
         if not 0 <= turn.start <= turn.end <= sample.duration:
-            raise DataError(f"{path}: {sample.key}.json: turn {number} lies outside the timeline")
+            raise DataError(f"{name}.json: turn {sample.turns.index(turn)} lies outside the timeline")
+    _check_track(f"{name}.user.flac", encoded.user, sample.user_rate, sample.duration, decode)
+    _check_track(f"{name}.assistant.flac", encoded.assistant, sample.assistant_rate, sample.duration, decode)
+
+
+def _check_track(name: str, data: bytes, rate: int, duration: float, decode: bool) -> None:
+    frames, found = audio.header(data, name)
+    expected = round(duration * rate)
+    if found != rate or frames != expected:
+        raise DataError(f"{name}: {frames} samples at {found} Hz where {expected} at {rate} Hz belong")
+    if decode:
+        audio.decode(data, name)  # compares what it decodes with the header
 
 
 def _check_accounts(
@@ -180,9 +228,9 @@ def _check_accounts(
         yield f"{path}: samples are not in the order of the plan"
     text = folder.text(unit.number)
     try:
-        lines = [TextLine.model_validate_json(line) for line in text.read_text("utf-8").splitlines()]
+        lines = [TextLine.model_validate_json(line) for line in text.read_bytes().splitlines()]
     except ValueError as error:
-        yield f"{text}: not readable: {error}"
+        yield f"{text}: not readable: {one_line(error)}"
         return
     if [line.plan for line in lines] != list(unit.dialogues):
         yield f"{text}: does not hold exactly the planned dialogues"

@@ -14,7 +14,7 @@ def verdict(scores: Mapping[str, float], language: Language, config: JudgeConfig
     """Why a turn with these scores is refused, "" if it is not: the first limit that it breaks, or "silence"."""
     if "chars_per_second" in scores and scores["chars_per_second"] == 0:
         return "silence"
-    for name, limit in config.limits[language].items():
+    for name, limit in sorted(config.limits[language].items()):
         if scores[name] > limit:
             return name
     if config.min_mos is not None and scores.get("mos_ovr", 0.0) < config.min_mos:

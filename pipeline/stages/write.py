@@ -57,19 +57,18 @@ class TextStage:
             return
         journal = self._folder.text_journal(unit.number)
         lines = {line.plan.id: line for line in _read_journal(self._folder, unit)}
-        with storage_errors(journal):
-            journal.parent.mkdir(parents=True, exist_ok=True)
-            with journal.open("a", encoding="utf-8") as file:
 
-                async def one(planned: PlannedDialogue) -> None:
-                    line = await self._line(planned)
+        async def one(planned: PlannedDialogue) -> None:
+            line = await self._line(planned)
+            # Opened for each line: a journal that is there says that something was paid for.
+            with storage_errors(journal):
+                journal.parent.mkdir(parents=True, exist_ok=True)
+                with journal.open("a", encoding="utf-8") as file:
                     file.write(line.model_dump_json() + "\n")
-                    file.flush()
-                    lines[planned.id] = line
-                    self.written += 1
+            lines[planned.id] = line
+            self.written += 1
 
-                missing = [planned for planned in unit.dialogues if planned.id not in lines]
-                await _all(one(planned) for planned in missing)
+        await _all(one(planned) for planned in unit.dialogues if planned.id not in lines)
         text = "".join(lines[planned.id].model_dump_json() + "\n" for planned in unit.dialogues)
         publish(final, text.encode())
         journal.unlink(missing_ok=True)
@@ -152,7 +151,7 @@ def check_reply(
 
 def read_text(folder: RunFolder, unit: Unit) -> list[TextLine]:
     """The published text of a unit, in the order of the plan."""
-    lines = folder.text(unit.number).read_text("utf-8").splitlines()
+    lines = folder.text(unit.number).read_bytes().splitlines()  # of bytes: text may hold U+2028
     return [TextLine.model_validate_json(line) for line in lines]
 
 

@@ -11,6 +11,8 @@ that costs nothing. For each engine:
     pipeline.ENGINE.speak    synthesis by the bare models; baseline: the stage in the run (RUN/logs/timings.jsonl)
     pipeline.ENGINE.listen   recognition and quality by the bare models; baseline: the stage in the run
     pipeline.ENGINE.busy     both; baseline: speak, listen and pack in the run. Target: at least 0.85
+    pipeline.ENGINE.stages   the same without the noise between two processes: the bare process then does speak and
+                             listen with the models' answers ready; baseline: both models, this, and pack in the run
     pipeline.ENGINE.total    the bare processes from start to end; baseline: the run's whole tree of processes, less the
                              LLM server, which is a bare model itself
     pipeline.ENGINE.llm      the LLM server; no baseline
@@ -30,21 +32,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from pipeline.audio import resample
 from pipeline.backends import make_quality, make_recognizer, make_synthesizer
-from pipeline.dialogue import Sample, SpeechRequest
+from pipeline.dialogue import Clip, Language, Role, Sample, SampleTurn, Score, SpeechRequest, Take, Transcript
 from pipeline.engine.run import load_frozen
 from pipeline.errors import SpeechchatError
 from pipeline.shards.reader import read_rejects, read_unit
 from pipeline.shards.stats import stage_costs
 from pipeline.shards.store import RunFolder
+from pipeline.stages.listen import listen
+from pipeline.stages.speak import speak
 from speakers import load_library
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,10 +84,14 @@ class Watched:
     def finish(self) -> Usage:
         """Wait for the end. Raises SystemExit with what the command said if it failed."""
         pid = 0
-        while not pid:
-            self._sample()
-            time.sleep(INTERVAL)
-            pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+        try:
+            while not pid:
+                self._sample()
+                time.sleep(INTERVAL)
+                pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+        except BaseException:
+            self._process.terminate()
+            raise
         self._process.returncode = os.waitstatus_to_exitcode(status)
         with self._stdout, self._stderr:
             self._stdout.seek(0)
@@ -124,14 +133,37 @@ def measure(engine: str, dialogues: int, studios: int, seed: int) -> dict[str, t
         ]
         usages = [share.finish() for share in shares]
     shares_cpu = [json.loads(usage.stdout) for usage in usages]
-    bare = {name: sum(cpu[name] for cpu in shares_cpu) for name in ("speak", "listen")}
+    bare = {name: sum(cpu[name] for cpu in shares_cpu) for name in shares_cpu[0]}
+    models = bare["speak"] + bare["listen"]
     return {
         "speak": (bare["speak"], costs["speak"]),
         "listen": (bare["listen"], costs["listen"]),
-        "busy": (bare["speak"] + bare["listen"], sum(costs.values())),
-        "total": (sum(usage.total for usage in usages), run.total - run.llm),
+        "busy": (models, sum(costs.values())),
+        "stages": (models, models + bare["stages"] + costs["pack"]),
+        "total": (sum(usage.total for usage in usages) - bare["stages"], run.total - run.llm),
         "llm": (run.llm, None),
     }
+
+
+@dataclass
+class Replay:
+    """A synthesizer, recogniser or judge of quality that has its answers ready: what is left is the pipeline."""
+
+    rate: int
+    answers: Sequence[Any]
+    name: str = "replay"
+    stochastic: bool = False
+    deterministic: bool = True
+
+    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip]:
+        return list(self.answers)
+
+    # A clip that is trimmed to nothing is not asked about, so that fewer answers may be wanted.
+    def transcribe(self, clips: Sequence[Clip], languages: Sequence[Language]) -> list[Transcript]:
+        return list(self.answers[: len(clips)])
+
+    def score(self, clips: Sequence[Clip]) -> list[tuple[Score, ...]]:
+        return list(self.answers[: len(clips)])
 
 
 def bare_models(run: Path, share: int, shares: int) -> dict[str, float]:
@@ -139,40 +171,44 @@ def bare_models(run: Path, share: int, shares: int) -> dict[str, float]:
     folder = RunFolder(run).require()
     config, library = load_frozen(folder)[0], load_library()
     batches = list(recorded_batches(folder, share, shares))
-    synthesizer, recognizer, quality = make_synthesizer(config, library), make_recognizer(config), make_quality(config)
-    cpu = {"speak": 0.0, "listen": 0.0}
-    for batch in batches:
-        start = time.process_time()
-        clips = synthesizer.synthesize(batch)
-        cpu["speak"] += time.process_time() - start
-        full = [(clip, request.language) for clip, request in zip(clips, batch, strict=True) if len(clip.audio)]
-        heard = [resample(clip, recognizer.rate) for clip, _ in full]
-        scored = [resample(clip, quality.rate) for clip, _ in full] if quality else []
-        start = time.process_time()
-        recognizer.transcribe(heard, [language for _, language in full])
-        if quality:
-            quality.score(scored)
-        cpu["listen"] += time.process_time() - start
+    tts, asr, quality = make_synthesizer(config, library), make_recognizer(config), make_quality(config)
+    assert quality is not None  # the quickstart has one
+    cpu = {"speak": 0.0, "listen": 0.0, "stages": 0.0}
+    for roles, requests in batches:
+        languages = [request.language for request in requests]
+        with _counted(cpu, "speak"):
+            clips = tts.synthesize(requests)
+        heard, scored = [resample(clip, asr.rate) for clip in clips], [resample(clip, quality.rate) for clip in clips]
+        with _counted(cpu, "listen"):
+            transcripts = asr.transcribe(heard, languages)
+            scores = quality.score(scored)
+        models = Replay(tts.rate, clips), Replay(asr.rate, transcripts), Replay(quality.rate, scores)
+        with _counted(cpu, "stages"):
+            mastered = speak(requests, roles, models[0], config)
+            listen(mastered, [request.text for request in requests], languages, models[1], models[2])
     return cpu
 
 
-def recorded_batches(folder: RunFolder, share: int, shares: int) -> Iterator[list[SpeechRequest]]:
-    """The requests as the run made them: by unit, by dialogue (accepted or rejected), by take."""
+@contextmanager
+def _counted(cpu: dict[str, float], name: str) -> Iterator[None]:
+    start = time.process_time()
+    yield
+    cpu[name] += time.process_time() - start
+
+
+def recorded_batches(folder: RunFolder, share: int, shares: int) -> Iterator[tuple[list[Role], list[SpeechRequest]]]:
+    """The requests as the run made them, with their roles: by unit, by dialogue (accepted or rejected), by take."""
     for manifest in folder.manifests():
         if manifest.unit % shares == share:
             rejected = [encoded.sample for _, encoded in read_rejects(folder, manifest) if encoded]
             for sample in [*(encoded.sample for encoded in read_unit(folder, manifest)), *rejected]:
-                yield from _takes(sample)
+                for number in range(max(len(turn.takes) for turn in sample.turns)):
+                    turns = [turn for turn in sample.turns if len(turn.takes) > number]
+                    yield [turn.role for turn in turns], [_request(sample, turn, turn.takes[number]) for turn in turns]
 
 
-def _takes(sample: Sample) -> Iterator[list[SpeechRequest]]:
-    takes: defaultdict[int, list[SpeechRequest]] = defaultdict(list)
-    for turn in sample.turns:
-        for take in turn.takes:
-            takes[take.take].append(
-                SpeechRequest(turn.spoken, sample.language, turn.voice, take.take, take.speed, take.seed)
-            )
-    yield from takes.values()
+def _request(sample: Sample, turn: SampleTurn, take: Take) -> SpeechRequest:
+    return SpeechRequest(turn.spoken, sample.language, turn.voice, take.take, take.speed, take.seed)
 
 
 def report(engine: str, measured: Sequence[dict[str, tuple[float, float | None]]]) -> None:

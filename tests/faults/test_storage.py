@@ -41,7 +41,9 @@ def _may_mount(root: Path) -> str:
     if shutil.which("mount") is None or os.geteuid() != 0:
         return "mounting a small disk needs root"
     root.mkdir()
-    tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(root)], capture_output=True, text=True)
+    tried = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(root)], capture_output=True, text=True
+    )
     if tried.returncode == 0:
         subprocess.run(["umount", str(root)], check=True)
     return tried.stderr.strip()
@@ -58,7 +60,9 @@ def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     def mount(options: str) -> Path:
         again = ["remount"] if disk.is_mount() else []
-        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join([*again, options]), "tmpfs", str(disk)], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", ",".join([*again, options]), "tmpfs", str(disk)], check=True
+        )
         return disk
 
     yield mount

@@ -28,7 +28,9 @@ def planned(language: Language, ordinal: int, unit: int = 0) -> PlannedDialogue:
     )
 
 
-def casts(count: int, language: Language = "en", library: VoiceLibrary = LIBRARY, **config: object) -> list[Cast]:
+def casts(
+    count: int, language: Language = "en", library: VoiceLibrary = LIBRARY, **config: object
+) -> list[Cast]:
     casting = Casting(Config(**config), library)
     return [casting.cast(planned(language, ordinal)) for ordinal in range(count)]
 
@@ -69,7 +71,9 @@ def gaps(voices: list[str], pool: int) -> None:
 @pytest.mark.parametrize("gender", ["female", "male"])
 def test_every_user_voice_is_heard_once_before_any_twice(language: Language, gender: str) -> None:
     agents = Config().cast.agents[language]
-    pool = [v.id for v in LIBRARY.voices if language in v.languages and v.gender == gender and v.id not in agents]
+    pool = [
+        v.id for v in LIBRARY.voices if language in v.languages and v.gender == gender and v.id not in agents
+    ]
     heard = [cast.user.id for cast in casts(8 * len(pool), language) if cast.user.gender == gender]
     assert set(heard) == set(pool)
     gaps(heard, len(pool))
@@ -83,10 +87,17 @@ def test_so_it_is_with_voices_of_one_gender() -> None:
 
 
 def test_a_voice_may_be_on_both_lists_but_not_in_one_dialogue() -> None:
-    both = {"agents": {"en": ["af_heart", "am_michael"]}, "users": {"en": ["af_heart", "am_michael"], "zh": ["zm_yunyang"]}}
+    both = {
+        "agents": {"en": ["af_heart", "am_michael"]},
+        "users": {"en": ["af_heart", "am_michael"], "zh": ["zm_yunyang"]},
+    }
     drawn = casts(40, cast=both)
     assert all(cast.user != cast.assistant for cast in drawn)
-    assert {cast.user.id for cast in drawn} == {cast.assistant.id for cast in drawn} == {"af_heart", "am_michael"}
+    assert (
+        {cast.user.id for cast in drawn}
+        == {cast.assistant.id for cast in drawn}
+        == {"af_heart", "am_michael"}
+    )
 
 
 def test_a_cast_depends_on_no_other_dialogue() -> None:
@@ -103,8 +114,8 @@ def test_a_cast_depends_on_no_other_dialogue() -> None:
 
 
 def test_another_seed_is_another_cast() -> None:
-    drawn = [[cast.user.id for cast in casts(26, seed=seed)] for seed in (0, 1)]
-    assert drawn[0] != drawn[1] and Counter(drawn[0]) == Counter(drawn[1])
+    drawn = [[cast.user.id for cast in casts(100, seed=seed)] for seed in (0, 1)]
+    assert drawn[0] != drawn[1] and set(drawn[0]) == set(drawn[1])
 
 
 @pytest.mark.parametrize(
@@ -116,8 +127,14 @@ def test_another_seed_is_another_cast() -> None:
         ({"users": {"zh": ["af_sky"], "en": ["af_sky"]}}, ["cast.users.zh", "'af_sky' speaks en, not zh"]),
         ({"agents": {"en": []}}, ["cast.agents.en", "name at least one voice", "--language en"]),
         ({"users": {"en": ["af_sky"]}}, ["cast.users.zh", "name at least one voice"]),
-        ({"agents": {"en": [v.id for v in LIBRARY.select("en")]}}, ["cast.users.en", "no voice is left for the user"]),
-        ({"agents": {"en": ["af_sky"]}, "users": {"en": ["af_sky"], "zh": ["zm_yunyang"]}}, ["'af_sky'", "share the only"]),
+        (
+            {"agents": {"en": [v.id for v in LIBRARY.select("en")]}},
+            ["cast.users.en", "no voice is left for the user"],
+        ),
+        (
+            {"agents": {"en": ["af_sky"]}, "users": {"en": ["af_sky"], "zh": ["zm_yunyang"]}},
+            ["'af_sky'", "share the only"],
+        ),
     ],
 )
 def test_a_cast_that_cannot_be_names_the_key(cast: dict[str, object], parts: list[str]) -> None:

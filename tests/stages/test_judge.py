@@ -19,10 +19,11 @@ MOS = JudgeConfig(limits={"en": {"wer": 0.1}}, min_mos=3.0)
         (EN | {"wer": 0.1}, "en", BOTH, ""),  # a limit is the last value that passes
         (EN | {"wer": 0.1001}, "en", BOTH, "wer"),
         (EN | {"cer": 0.06}, "en", BOTH, "cer"),
-        (EN | {"wer": 1.0, "cer": 1.0}, "en", BOTH, "wer"),  # the first in the order of the configuration
+        (EN | {"wer": 1.0, "cer": 1.0}, "en", BOTH, "cer"),  # the first by name, however the limits are listed
         (EN | {"cer": 9.0}, "en", JudgeConfig(), ""),  # what has no limit gates nothing
         (ZH | {"cer": 0.4, "per": 0.1}, "zh", BOTH, ""),
-        (ZH | {"cer": 0.41, "per": 0.11}, "zh", BOTH, "per"),
+        (ZH | {"cer": 0.41, "per": 0.11}, "zh", BOTH, "cer"),
+        (ZH | {"per": 0.11}, "zh", BOTH, "per"),
         (ZH | {"cer": 0.41}, "zh", BOTH, "cer"),
         (ZH | {"cer": 0.2}, "zh", JudgeConfig(), "cer"),
         (EN | {"chars_per_second": 0.0}, "en", BOTH, "silence"),
@@ -40,7 +41,9 @@ def test_verdict(scores: dict[str, float], language: Language, config: JudgeConf
 
 
 def turn(wer: float, **others: float) -> SampleTurn:
-    takes = tuple(Take(take=n, speed=1.0, seed=n, transcript="heard", error_rate=wer, reason="") for n in range(2))
+    takes = tuple(
+        Take(take=n, speed=1.0, seed=n, transcript="heard", error_rate=wer, reason="") for n in range(2)
+    )
     scores = {"wer": wer, "cer": wer, "chars_per_second": 14.0, **others}
     return SampleTurn(
         role="user",
