@@ -101,7 +101,7 @@ def _voices(folder: RunFolder, manifest: Manifest) -> Counter[str]:
     path = folder.index(manifest.unit, manifest.split)
     if not manifest.accepted or not path.exists():
         return Counter()
-    table = pq.read_table(path, columns=["user_voice", "assistant_voice"])
+    table = pq.ParquetFile(path).read(columns=["user_voice", "assistant_voice"])
     return Counter(table["user_voice"].to_pylist() + table["assistant_voice"].to_pylist())
 
 

@@ -97,7 +97,7 @@ def _verify_unit(folder: RunFolder, unit: Unit, manifest: Manifest, decode: bool
             rows.append(index_row(encoded.sample, members))
         index = folder.index(unit.number, unit.split)
         try:
-            table = pq.read_table(index)
+            table = pq.ParquetFile(index).read()
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{index}: not a readable index: {one_line(error)}") from None
         if not table.equals(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)):
