@@ -6,6 +6,9 @@
 The working directory (this repository) is shipped to the cluster, its requirements are installed there where
 `--requirements` asks for it, the words after `--` are given to `speechchat`, and the job's log is followed until it
 ends. The status of the job is the exit status. The run folder must be on storage that every node sees.
+
+Nothing of this machine's environment goes along unless `--env` names it. Ray keeps what goes along with the job, where
+whoever sees the dashboard can read it: a key (`--env OPENAI_API_KEY`) is better set on the nodes.
 """
 
 from __future__ import annotations
@@ -31,8 +34,6 @@ EXCLUDES = [
     "/.ruff_cache/",
     "/.pytest_cache/",
 ]
-# Names only: the values come from the environment of whoever submits, and are never written anywhere.
-SECRETS = ["OPENAI_API_KEY"]
 
 
 def main(
@@ -48,7 +49,9 @@ def main(
         ),
     ] = None,
     python: Annotated[str, typer.Option(help="the Python of the nodes, with speechchat's packages")] = "python",
-    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the job; repeatable")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the job, or NAME alone to pass yours on; repeatable")
+    ] = None,
     submission_id: Annotated[str | None, typer.Option(help="a name of your own for the job")] = None,
     follow: Annotated[bool, typer.Option(help="follow the log until the job ends")] = True,
 ) -> None:
@@ -58,6 +61,7 @@ def main(
 
     from pipeline.engine.ray import use_token
 
+    environment = runtime_env(working_dir, requirements, env or [])
     use_token()
     try:
         client = JobSubmissionClient(address)
@@ -75,7 +79,7 @@ def main(
     job = client.submit_job(
         entrypoint=entrypoint,
         submission_id=submission_id,
-        runtime_env=runtime_env(working_dir, requirements, env or []),
+        runtime_env=environment,
     )
     typer.echo(f"submitted {job}: {entrypoint}")
     if not follow:
@@ -95,12 +99,12 @@ def main(
 
 def runtime_env(working_dir: Path, requirements: str | None, env: list[str]) -> dict[str, Any]:
     """Ray's runtime environment of the job."""
-    variables = {name: os.environ[name] for name in SECRETS if name in os.environ}
+    variables = {}
     for item in env:
         name, eq, value = item.partition("=")
-        if not eq:
-            raise SystemExit(f"launch_ray_job: --env {item!r}: write it as NAME=VALUE")
-        variables[name] = value
+        if not eq and name not in os.environ:
+            raise SystemExit(f"launch_ray_job: --env {item}: it is not set here; write it as NAME=VALUE")
+        variables[name] = value if eq else os.environ[name]
     environment: dict[str, Any] = {"working_dir": str(working_dir), "excludes": EXCLUDES, "env_vars": variables}
     if requirements:
         environment["pip"] = requirements if Path(requirements).is_file() else requirements.split()

@@ -49,9 +49,7 @@ def speech(seconds: float, rate: int, level: float = 0.3) -> Clip:
 @pytest.mark.parametrize("rates", RATES, ids=str)
 @settings(max_examples=30, deadline=None)
 @given(talk=talks, tail=st.integers(0, 500).map(lambda ms: ms / 1000))
-def test_each_turn_lies_where_its_span_says_and_nowhere_else(
-    rates: tuple[int, int], talk: Talk, tail: float
-) -> None:
+def test_each_turn_lies_where_its_span_says_and_nowhere_else(rates: tuple[int, int], talk: Talk, tail: float) -> None:
     config = AudioConfig(user_rate=rates[0], assistant_rate=rates[1], tail=tail)
     by_role: dict[Role, int] = {"user": rates[0], "assistant": rates[1]}
     clips = [(role, noise(length, by_role[role], seed)) for seed, (role, length, _) in enumerate(talk)]
@@ -136,9 +134,7 @@ def test_loudness_reaches_its_target(seconds: float, rate: int, level: float, ta
     peak=st.floats(-20, 0),
     clicks=st.booleans(),
 )
-def test_no_sample_exceeds_the_peak(
-    samples: int, level: float, target: float, peak: float, clicks: bool
-) -> None:
+def test_no_sample_exceeds_the_peak(samples: int, level: float, target: float, peak: float, clicks: bool) -> None:
     clip = noise(samples, 16000, level=level)
     if clicks:
         clip.audio[:: max(1, samples // 3)] = -1.0
@@ -159,9 +155,7 @@ def test_silence_stays_silence(samples: int) -> None:
 @pytest.mark.parametrize(("role", "rate"), [("user", 16000), ("assistant", 24000)])
 def test_a_mastered_clip_is_at_the_rate_of_its_track_and_survives_the_file(role: Role, rate: int) -> None:
     raw = speech(2.0, 24000)
-    padded = Clip(
-        np.concatenate([np.zeros(24000, np.float32), raw.audio, np.zeros(24000, np.float32)]), 24000
-    )
+    padded = Clip(np.concatenate([np.zeros(24000, np.float32), raw.audio, np.zeros(24000, np.float32)]), 24000)
     clip = audio.master(padded, role, AudioConfig())
     assert clip.rate == rate and 2.0 <= clip.seconds < 2.1
     assert np.array_equal(audio.from_pcm(audio.to_pcm(clip.audio)), clip.audio)

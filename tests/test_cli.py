@@ -64,9 +64,7 @@ def test_a_run_ends_with_its_table_and_a_second_one_changes_nothing(
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
-def test_a_run_of_its_own_process_prints_the_table_on_stdout_and_progress_on_stderr(
-    tmp_path: Path, talk: Path
-) -> None:
+def test_a_run_of_its_own_process_prints_the_table_on_stdout_and_progress_on_stderr(tmp_path: Path, talk: Path) -> None:
     done = python("-m", "pipeline.cli", "run", talk, "--out", tmp_path / "run")
     assert done.status == 0, done.err
     assert "4 of 4 dialogues" in done.out and "hours" in done.out
@@ -141,9 +139,7 @@ def test_a_bad_configuration(
 
 def test_bad_input_ends_a_process_too(tmp_path: Path) -> None:
     """What the tests above see within this process is what a shell sees."""
-    done = python(
-        "-m", "pipeline.cli", "run", "quickstart", "--out", tmp_path / "run", "--set", "judge.keep=some"
-    )
+    done = python("-m", "pipeline.cli", "run", "quickstart", "--out", tmp_path / "run", "--set", "judge.keep=some")
     refused(
         done,
         2,
@@ -222,12 +218,8 @@ def test_a_key_that_is_refused_is_not_shown(
         assert all(b"sk-wrong-one" not in data for data in tree(tmp_path).values())
 
 
-def test_a_model_that_is_not_there(
-    speechchat: CommandLine, tmp_path: Path, llm: FakeLLM, corpus: Path
-) -> None:
-    config = config_file(
-        tmp_path / "talk.yaml", llm.base_url, corpus, engine__kind="local", writer__model="fale"
-    )
+def test_a_model_that_is_not_there(speechchat: CommandLine, tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
+    config = config_file(tmp_path / "talk.yaml", llm.base_url, corpus, engine__kind="local", writer__model="fale")
     done = speechchat("run", config, "--out", tmp_path / "run")
     refused(done, 3, "writer.model='fale' is not at", "it offers: fake")
     # Nothing was made yet, so the mistake can be put right in the same folder.
@@ -279,9 +271,7 @@ def test_a_folder_that_is_no_run_for_the_scripts(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("below", ["", "deeper/run"])
-def test_out_is_a_file(
-    speechchat: CommandLine, tmp_path: Path, run_folder: Path, talk: Path, below: str
-) -> None:
+def test_out_is_a_file(speechchat: CommandLine, tmp_path: Path, run_folder: Path, talk: Path, below: str) -> None:
     file = tmp_path / "file"
     file.write_text("dear")
     refused(speechchat("run", talk, "--out", file / below), 2, f"{file} is a file; --out must name a folder")

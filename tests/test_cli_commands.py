@@ -99,9 +99,7 @@ def test_voices_say(speechchat: CommandLine, tmp_path: Path, voice: str, text: s
         (("af_heart", "Hello.", "--out", "hello"), (".flac, .wav, .mp3 or .ogg",)),
     ],
 )
-def test_voices_say_with_bad_input(
-    speechchat: CommandLine, words: tuple[str, ...], parts: tuple[str, ...]
-) -> None:
+def test_voices_say_with_bad_input(speechchat: CommandLine, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
     refused(speechchat("voices", "say", *words), 2, *parts)
 
 
@@ -148,6 +146,4 @@ def test_every_command_and_every_option_is_explained(speechchat: CommandLine, pa
 @pytest.mark.parametrize("path", [path for path in COMMANDS if path], ids=" ".join)
 def test_the_readme_names_every_command(path: tuple[str, ...]) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert re.search(rf"\bspeechchat {' '.join(path)}\b", readme), (
-        f"README.md does not tell of `{' '.join(path)}`"
-    )
+    assert re.search(rf"\bspeechchat {' '.join(path)}\b", readme), f"README.md does not tell of `{' '.join(path)}`"

@@ -44,9 +44,7 @@ def refused(tmp_path: Path, text: str, *settings: str) -> str:
         ("tts.concurrency", "writer.concurrency"),
     ],
 )
-def test_an_unknown_key_names_its_neighbour_in_a_file_and_in_a_setting(
-    tmp_path: Path, key: str, nearest: str
-) -> None:
+def test_an_unknown_key_names_its_neighbour_in_a_file_and_in_a_setting(tmp_path: Path, key: str, nearest: str) -> None:
     tree: dict[str, Any] = {}
     node = tree
     *parents, last = key.split(".")
@@ -60,9 +58,7 @@ def test_an_unknown_key_names_its_neighbour_in_a_file_and_in_a_setting(
 
 def test_an_unknown_key_with_no_neighbour_names_all_that_are_there(tmp_path: Path) -> None:
     message = refused(tmp_path, "", "zzzz=1")
-    assert "unknown key 'zzzz'; known here: dialogues, unit_size, " in message and message.endswith(
-        ", judge, engine"
-    )
+    assert "unknown key 'zzzz'; known here: dialogues, unit_size, " in message and message.endswith(", judge, engine")
 
 
 def test_every_wrong_key_of_a_file_is_named_at_once(tmp_path: Path) -> None:
@@ -111,9 +107,7 @@ def test_every_key_of_the_tree_can_be_set(tmp_path: Path) -> None:
         ("judge=3", ["judge", "(it is 3)"]),
     ],
 )
-def test_a_value_out_of_range_names_key_range_and_value(
-    tmp_path: Path, setting: str, parts: list[str]
-) -> None:
+def test_a_value_out_of_range_names_key_range_and_value(tmp_path: Path, setting: str, parts: list[str]) -> None:
     message = refused(tmp_path, "", setting)
     assert all(part in message for part in parts), message
 
@@ -125,9 +119,7 @@ def test_a_setting_is_key_and_value(tmp_path: Path, setting: str) -> None:
 
 
 def test_a_setting_below_a_value(tmp_path: Path) -> None:
-    assert "'dialogues' is a value, it has no keys below it" in refused(
-        tmp_path, "dialogues: 64", "dialogues.x=1"
-    )
+    assert "'dialogues' is a value, it has no keys below it" in refused(tmp_path, "dialogues: 64", "dialogues.x=1")
 
 
 def test_a_setting_that_is_no_yaml(tmp_path: Path) -> None:
@@ -251,8 +243,7 @@ def test_grounding_is_for_the_model_that_drifts() -> None:
 def test_the_grounding_that_was_meant_is_frozen() -> None:
     """The address is not content, so what follows from it must be."""
     contents = [
-        load_config("quickstart", settings).content()
-        for settings in ([], ["writer.base_url=http://127.0.0.1/v1"])
+        load_config("quickstart", settings).content() for settings in ([], ["writer.base_url=http://127.0.0.1/v1"])
     ]
     assert [content["text"]["grounding"] for content in contents] == [0.8, 0.0]
     assert all("base_url" not in content["writer"] for content in contents)

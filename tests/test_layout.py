@@ -83,9 +83,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
         else:
             assert node.level == 0, f"{path}:{node.lineno}: relative imports hide where they point"
             base = node.module or ""
-            names = [
-                f"{base}.{alias.name}" if is_module(f"{base}.{alias.name}") else base for alias in node.names
-            ]
+            names = [f"{base}.{alias.name}" if is_module(f"{base}.{alias.name}") else base for alias in node.names]
         for name in names:
             if name.split(".")[0] in (*CODE, "tests"):
                 yield node.lineno, name
@@ -133,9 +131,7 @@ def test_importing_is_cheap(module: str) -> None:
 
 def test_files_are_short() -> None:
     tops = [ROOT / name for name in (*CODE, "tests")]
-    texts = [
-        path for top in tops for path in top.rglob("*") if path.suffix in (".py", ".yaml", ".html", ".tpl")
-    ]
+    texts = [path for top in tops for path in top.rglob("*") if path.suffix in (".py", ".yaml", ".html", ".tpl")]
     texts += [path for path in ROOT.iterdir() if path.suffix in (".md", ".toml", ".yaml")]
     lengths = {path.relative_to(ROOT): len(path.read_text("utf-8").splitlines()) for path in texts}
     assert {str(path): length for path, length in lengths.items() if length > 400} == {}

@@ -43,9 +43,7 @@ def longer(config: Config, times: int) -> Config:
     return config.model_copy(update={"dialogues": config.dialogues * times})
 
 
-def prefixes_within(
-    names: Sequence[str], weights: Mapping[Any, float], tolerance: float
-) -> Iterator[tuple[int, str]]:
+def prefixes_within(names: Sequence[str], weights: Mapping[Any, float], tolerance: float) -> Iterator[tuple[int, str]]:
     """Where the count of a name leaves its share by more than the tolerance."""
     counts: Counter[str] = Counter()
     total = math.fsum(weights.values())

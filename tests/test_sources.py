@@ -107,9 +107,7 @@ def test_a_further_lap_gives_another_reply_where_there_is_one(quickstart: Chatte
 def test_topics_take_turns(quickstart: ChatterbotSource) -> None:
     topics = load_config("quickstart").source.topics
     for language in LANGUAGES:
-        drawn = [
-            topic(row).rpartition("/")[2] for row in take(quickstart, language, 0, 3 * len(topics[language]))
-        ]
+        drawn = [topic(row).rpartition("/")[2] for row in take(quickstart, language, 0, 3 * len(topics[language]))]
         assert drawn == 3 * list(topics[language])
 
 
@@ -134,9 +132,7 @@ def test_a_row_depends_on_nothing_but_seed_and_ordinal(quickstart: ChatterbotSou
     assert [quickstart.row(item) for item in items] == [backwards[item.id] for item in items]
     reseeded = ChatterbotSource(load_config("quickstart", ["seed=1"]))
     assert [reseeded.row(item) for item in items] != [quickstart.row(item) for item in items]
-    assert (
-        reseeded.digest == quickstart.digest
-    )  # the digest is of the selection; the seed is in the configuration
+    assert reseeded.digest == quickstart.digest  # the digest is of the selection; the seed is in the configuration
 
 
 # ---- a small corpus -------------------------------------------------------------------------------------------------
@@ -157,9 +153,7 @@ def small(path: Path, **source: object) -> ChatterbotSource:
 
 def test_an_opening_of_two_topics_belongs_to_the_first(tmp_path: Path) -> None:
     rows: list[list[object]] = [["Hello there", "Hi, how are you?"], ["Good night", "Sleep well, my friend."]]
-    root = write(
-        tmp_path, a=rows, b=[["Hello there", "Good morning to you."], ["See you", "See you tomorrow."]]
-    )
+    root = write(tmp_path, a=rows, b=[["Hello there", "Good morning to you."], ["See you", "See you tomorrow."]])
     source = small(root)
     lap = [source.row(planned("en", ordinal)) for ordinal in range(3)]
     assert Counter(row.lines[0] for row in lap) == {"Hello there": 1, "Good night": 1, "See you": 1}

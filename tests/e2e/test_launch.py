@@ -86,3 +86,9 @@ def test_without_a_cluster_one_line_says_what_to_do() -> None:
     done = launch("--address", f"http://127.0.0.1:{free_port()}", "--", "run", "quickstart", "--out", "x")
     assert done.returncode == 1
     assert "ray start --head" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_only_what_is_named_of_the_environment_goes_along() -> None:
+    done = launch("--env", "NOT_SET_ANYWHERE", "--", "run", "quickstart", "--out", "x")
+    assert done.returncode == 1
+    assert "NOT_SET_ANYWHERE" in done.stderr and "Traceback" not in done.stderr

@@ -48,8 +48,7 @@ def config(tmp_path: Path, llm: FakeLLM, corpus: Path) -> Path:
 
 def writing(out: Path) -> bool:
     return (
-        any(path.stat().st_size for path in out.glob("logs/dialogues/*/*.jsonl"))
-        and len(tools.written(out)) % 2 == 1
+        any(path.stat().st_size for path in out.glob("logs/dialogues/*/*.jsonl")) and len(tools.written(out)) % 2 == 1
     )
 
 
@@ -292,9 +291,7 @@ def start(small: Path) -> Iterator[Callable[[Path, int], int]]:
     process.join()
 
 
-def test_killed_before_every_step_on_the_disk(
-    tmp_path: Path, llm: FakeLLM, start: Callable[[Path, int], int]
-) -> None:
+def test_killed_before_every_step_on_the_disk(tmp_path: Path, llm: FakeLLM, start: Callable[[Path, int], int]) -> None:
     steps = start(tmp_path / "undisturbed", 0)
     undisturbed = tree(tmp_path / "undisturbed")
     assert {Path(name).suffix for name in undisturbed} >= {".tar", ".parquet", ".json", ".jsonl"}

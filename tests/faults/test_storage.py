@@ -60,9 +60,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     def mount(options: str) -> Path:
         again = ["remount"] if disk.is_mount() else []
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", ",".join([*again, options]), "tmpfs", str(disk)], check=True
-        )
+        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join([*again, options]), "tmpfs", str(disk)], check=True)
         return disk
 
     yield mount
@@ -75,9 +73,7 @@ def _limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_a_shard_that_may_not_grow(
-    tmp_path: Path, llm: FakeLLM, config: Path, undisturbed: dict[str, bytes]
-) -> None:
+def test_a_shard_that_may_not_grow(tmp_path: Path, llm: FakeLLM, config: Path, undisturbed: dict[str, bytes]) -> None:
     out = tmp_path / "run"
     llm.requests.clear()
     run_here(load_config(str(config), ["engine.kind=local", "dialogues=4"]), out, Silent())

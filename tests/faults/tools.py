@@ -138,9 +138,5 @@ def temporaries(out: Path) -> list[Path]:
 
 def asked(llm: FakeLLM, config: Config) -> Counter[str]:
     """How often the LLM was asked for each dialogue of two lines, known by the seed of the request."""
-    names = {
-        derive_seed(item.seed, "reply", 1, 0): item.id
-        for unit in plan_units(config)
-        for item in unit.dialogues
-    }
+    names = {derive_seed(item.seed, "reply", 1, 0): item.id for unit in plan_units(config) for item in unit.dialogues}
     return Counter(names[body["seed"]] for body in list(llm.requests))

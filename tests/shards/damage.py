@@ -79,9 +79,7 @@ def reindex(folder: RunFolder, unit: int = 0) -> None:
     manifest = folder.load_manifest(unit, "train")
     assert manifest is not None
     found = _samples(shard)
-    folder.index(unit, "train").write_bytes(
-        index_bytes([index_row(item.sample, where) for item, where in found])
-    )
+    folder.index(unit, "train").write_bytes(index_bytes([index_row(item.sample, where) for item, where in found]))
     digests = {"text": manifest.text_digest, "speech": manifest.speech_digest, "judge": manifest.judge_digest}
     rejects = [reject for reject, _ in read_rejects(folder, manifest)]
     samples = [item.sample for item, _ in found]

@@ -38,9 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Spoken]:
     def recording(dialogue: Any, cast: Any, takes: Any, origin: Any, config: Any) -> Any:
         for number, (turn, item) in enumerate(zip(dialogue.turns, takes, strict=True)):
             clip = item.kept.clip
-            spoken.append(
-                (dialogue.plan.id, number, turn.role, turn.spoken, audio.to_pcm(clip.audio), clip.rate)
-            )
+            spoken.append((dialogue.plan.id, number, turn.role, turn.spoken, audio.to_pcm(clip.audio), clip.rate))
         return pack(dialogue, cast, takes, origin, config)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -97,9 +95,7 @@ def test_samples_come_in_order_and_their_tracks_last_equally_long(folder: RunFol
         assert len(item["assistant"]) / sample.assistant_rate == pytest.approx(sample.duration, abs=1e-9)
         for turn in sample.turns:  # each is silent while the other speaks
             other, rate = (
-                (item["assistant"], sample.assistant_rate)
-                if turn.role == "user"
-                else (item["user"], sample.user_rate)
+                (item["assistant"], sample.assistant_rate) if turn.role == "user" else (item["user"], sample.user_rate)
             )
             assert not np.any(other[int(turn.start * rate) : int(turn.end * rate)])
 
@@ -146,9 +142,7 @@ def test_a_list_of_shards_instead_of_a_run(folder: RunFolder) -> None:
 def test_splits(folder: RunFolder) -> None:
     assert keys(stream_samples(folder.root, "test")) == accepted(folder, "test") != []
     assert not set(accepted(folder, "test")) & set(keys(stream_samples(folder.root)))
-    with pytest.raises(
-        UsageError, match=r"no finished shard of split 'validation'; this run has: test, train"
-    ):
+    with pytest.raises(UsageError, match=r"no finished shard of split 'validation'; this run has: test, train"):
         stream_samples(folder.root, "validation")
 
 
@@ -164,9 +158,7 @@ def test_a_truncated_shard_is_named(damaged: RunFolder) -> None:
     boundary = 512 * sum(1 + -(-len(data) // 512) for _, data in first.members())
     assert 0 < boundary < len(whole)
     path.write_bytes(whole[:boundary])  # where tar readers see nothing wrong
-    with pytest.raises(
-        DataError, match=rf"{path}: {boundary} bytes where {len(whole)} were published.*verify"
-    ):
+    with pytest.raises(DataError, match=rf"{path}: {boundary} bytes where {len(whole)} were published.*verify"):
         stream_samples(damaged.root)
     path.unlink()
     with pytest.raises(DataError, match=rf"{path}: 0 bytes where"):

@@ -74,10 +74,7 @@ def test_the_same_limits_give_the_same_tars(tmp_path: Path, llm: FakeLLM, corpus
 
 
 def _tars(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in root.rglob("*.tar")
-    }
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.tar")}
 
 
 def test_tighter_limits_reject_with_a_reason_and_keep_the_clips(source: RunFolder, tmp_path: Path) -> None:
@@ -95,9 +92,7 @@ def test_tighter_limits_reject_with_a_reason_and_keep_the_clips(source: RunFolde
         assert (reject.stage, reject.reason, reject.clips) == ("judge", "mos", True)
         assert f"limit {limit}" in reject.detail
         assert encoded is not None and encoded.user == samples(source)[key].user
-        assert "mos" in {
-            take.reason for turn in encoded.sample.turns for take in turn.takes if take.take == turn.take
-        }
+        assert "mos" in {take.reason for turn in encoded.sample.turns for take in turn.takes if take.take == turn.take}
 
 
 def _mos(item: Encoded) -> list[float]:
@@ -113,9 +108,7 @@ def test_looser_limits_bring_kept_rejects_back(source: RunFolder, tmp_path: Path
         old = rejects(source)[key][1]
         new = samples(RunFolder(tmp_path / "out"))[key]
         assert old is not None and (new.user, new.assistant) == (old.user, old.assistant)
-        assert {
-            take.reason for turn in new.sample.turns for take in turn.takes if take.take == turn.take
-        } == {""}
+        assert {take.reason for turn in new.sample.turns for take in turn.takes if take.take == turn.take} == {""}
 
 
 def test_there_and_back_again(source: RunFolder, tmp_path: Path) -> None:
@@ -144,9 +137,7 @@ def test_only_the_judge_may_change(source: RunFolder, tmp_path: Path, setting: s
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "setting", ["judge.limits.en.wre=1", "judge.keep=most", "judge.min_mos=9", "judge.limit=1"]
-)
+@pytest.mark.parametrize("setting", ["judge.limits.en.wre=1", "judge.keep=most", "judge.min_mos=9", "judge.limit=1"])
 def test_a_bad_judge_is_named(source: RunFolder, tmp_path: Path, setting: str) -> None:
     with pytest.raises(ConfigError, match=r"judge\."):
         regate(source.root, tmp_path / "out", [setting], Silent())
@@ -227,9 +218,7 @@ def test_nothing_is_spoken_or_heard(source: RunFolder, tmp_path: Path) -> None:
         "from pipeline.cli import main; main()"
     )
     words = ["regate", str(blind), "--out", str(tmp_path / "out"), "--set", "judge.min_mos=3"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=dict(os.environ)
-    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     regate(source.root, tmp_path / "seeing", ["judge.min_mos=3"], Silent())
     assert _tars(tmp_path / "out") == _tars(tmp_path / "seeing") != {}
@@ -246,9 +235,7 @@ def test_a_run_into_a_regated_folder_is_refused(tmp_path: Path, llm: FakeLLM, co
         ) as told:
             run(load_config(str(path), ["engine.kind=local", *settings]), tmp_path / "out", Silent())
         assert len(str(told.value).splitlines()) == 1 and "speechchat regate" not in str(told.value)
-    frozen = load_config(
-        str(tmp_path / "out" / "config.yaml"), ["engine.kind=local", f"source.path={corpus}"]
-    )
+    frozen = load_config(str(tmp_path / "out" / "config.yaml"), ["engine.kind=local", f"source.path={corpus}"])
     with pytest.raises(RunMismatchError):
         run(frozen, tmp_path / "out", Silent())
     assert tree(tmp_path / "out") == before

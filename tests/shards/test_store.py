@@ -99,9 +99,7 @@ def test_a_file_that_the_disk_does_not_take(tmp_path: Path, size: int) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50, before[1]))
     try:
-        with pytest.raises(
-            StorageError, match=r"b\.bin: the file size limit is reached; .*run the same command again"
-        ):
+        with pytest.raises(StorageError, match=r"b\.bin: the file size limit is reached; .*run the same command again"):
             publish(tmp_path / "b.bin", bytes(size))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -110,9 +108,7 @@ def test_a_file_that_the_disk_does_not_take(tmp_path: Path, size: int) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(chunks=st.lists(st.binary(max_size=20_000), max_size=6))
-def test_a_pending_file_is_the_sum_of_its_writes(
-    tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]
-) -> None:
+def test_a_pending_file_is_the_sum_of_its_writes(tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]) -> None:
     path = tmp_path_factory.mktemp("pending") / "b.bin"
     pending = PendingFile(path)
     told = []

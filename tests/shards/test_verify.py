@@ -19,12 +19,8 @@ def test_a_healthy_run_has_no_problem(healthy: RunFolder, decode: bool) -> None:
     state = checked(healthy, decode)
     assert state.ok
     assert (state.units, state.samples, state.missing) == (2, 6, [])
-    total = sum(
-        path.stat().st_size for top in ("dialogues", "rejects") for path in (healthy.root / top).rglob("*.*")
-    )
-    total += sum(
-        path.stat().st_size for path in (healthy.root / "shards").rglob("*.*") if path.suffix != ".json"
-    )
+    total = sum(path.stat().st_size for top in ("dialogues", "rejects") for path in (healthy.root / top).rglob("*.*"))
+    total += sum(path.stat().st_size for path in (healthy.root / "shards").rglob("*.*") if path.suffix != ".json")
     assert state.bytes == total
     assert state.seconds == pytest.approx(sum(manifest.seconds for manifest in healthy.manifests()))
 
@@ -41,9 +37,7 @@ def test_the_helpers_of_these_tests_do_no_damage(folder: RunFolder, healthy: Run
 def _cuts(size: int) -> list[int]:
     blocks = list(range(0, size, 512))
     draw = random.Random(1)
-    return sorted(
-        {*blocks[:4], *draw.sample(blocks, 24), *blocks[-22:], *draw.sample(range(size), 10), size - 1}
-    )
+    return sorted({*blocks[:4], *draw.sample(blocks, 24), *blocks[-22:], *draw.sample(range(size), 10), size - 1})
 
 
 @pytest.mark.parametrize("fitted", [False, True], ids=["as published", "with a manifest that fits"])
@@ -115,9 +109,7 @@ def test_a_unit_without_its_manifest_is_missing(folder: RunFolder) -> None:
     folder.manifest(1, "train").unlink()
     state = checked(folder)
     assert state.missing == [1] and not state.ok
-    assert any(
-        line.startswith(f"{folder.shard(1, 'train')}: no manifest names this file") for line in state.problems
-    )
+    assert any(line.startswith(f"{folder.shard(1, 'train')}: no manifest names this file") for line in state.problems)
 
 
 def test_every_missing_file_is_named(folder: RunFolder) -> None:
@@ -136,9 +128,7 @@ def test_every_missing_file_is_named(folder: RunFolder) -> None:
 def test_rejects_that_say_another_thing_than_their_clips(folder: RunFolder) -> None:
     path = folder.rejects(0)
     lines = path.read_text("utf-8").splitlines()
-    path.write_text(
-        "\n".join([lines[0].replace('"clips":true', '"clips":false'), *lines[1:]]) + "\n", "utf-8"
-    )
+    path.write_text("\n".join([lines[0].replace('"clips":true', '"clips":false'), *lines[1:]]) + "\n", "utf-8")
     refit(folder)
     assert "which clips were kept" in problems(folder, path)
 

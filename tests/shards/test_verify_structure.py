@@ -58,9 +58,7 @@ def _mixed(content: Members) -> Members:
         "rate",
     ],
 )
-def test_a_shard_of_another_structure(
-    folder: RunFolder, change: Callable[[Members], Members], told: str
-) -> None:
+def test_a_shard_of_another_structure(folder: RunFolder, change: Callable[[Members], Members], told: str) -> None:
     assert re.search(told, problems(folder, repack(folder, change)))
 
 
@@ -73,18 +71,14 @@ def test_a_shard_of_another_structure(
     ],
     ids=["missing", "doubled", "reordered"],
 )
-def test_whole_samples_are_accounted_for(
-    folder: RunFolder, change: Callable[[Members], Members], told: str
-) -> None:
+def test_whole_samples_are_accounted_for(folder: RunFolder, change: Callable[[Members], Members], told: str) -> None:
     repack(folder, change)
     assert "does not say what the shard holds" in problems(folder, folder.index(0, "train"))
     reindex(folder)
     assert told in problems(folder, folder.manifest(0, "train"))
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.XHDTYPE, b"L", b"S"]
-)
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.XHDTYPE, b"L", b"S"])
 def test_members_that_are_no_files(folder: RunFolder, kind: bytes) -> None:
     path = folder.shard(0, "train")
     content = members(path)

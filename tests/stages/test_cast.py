@@ -28,9 +28,7 @@ def planned(language: Language, ordinal: int, unit: int = 0) -> PlannedDialogue:
     )
 
 
-def casts(
-    count: int, language: Language = "en", library: VoiceLibrary = LIBRARY, **config: object
-) -> list[Cast]:
+def casts(count: int, language: Language = "en", library: VoiceLibrary = LIBRARY, **config: object) -> list[Cast]:
     casting = Casting(Config(**config), library)
     return [casting.cast(planned(language, ordinal)) for ordinal in range(count)]
 
@@ -71,9 +69,7 @@ def gaps(voices: list[str], pool: int) -> None:
 @pytest.mark.parametrize("gender", ["female", "male"])
 def test_every_user_voice_is_heard_once_before_any_twice(language: Language, gender: str) -> None:
     agents = Config().cast.agents[language]
-    pool = [
-        v.id for v in LIBRARY.voices if language in v.languages and v.gender == gender and v.id not in agents
-    ]
+    pool = [v.id for v in LIBRARY.voices if language in v.languages and v.gender == gender and v.id not in agents]
     heard = [cast.user.id for cast in casts(8 * len(pool), language) if cast.user.gender == gender]
     assert set(heard) == set(pool)
     gaps(heard, len(pool))
@@ -93,11 +89,7 @@ def test_a_voice_may_be_on_both_lists_but_not_in_one_dialogue() -> None:
     }
     drawn = casts(40, cast=both)
     assert all(cast.user != cast.assistant for cast in drawn)
-    assert (
-        {cast.user.id for cast in drawn}
-        == {cast.assistant.id for cast in drawn}
-        == {"af_heart", "am_michael"}
-    )
+    assert {cast.user.id for cast in drawn} == {cast.assistant.id for cast in drawn} == {"af_heart", "am_michael"}
 
 
 def test_a_cast_depends_on_no_other_dialogue() -> None:

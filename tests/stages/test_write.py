@@ -126,9 +126,7 @@ def test_a_reply_that_fails_is_asked_again_with_another_seed(tmp_path: Path) -> 
     seeds = [prompt.seed for prompt in desk.writer.asked]
     assert len(seeds) == 12 == len(set(seeds))
     expected = {
-        derive_seed(planned.seed, "reply", 1, attempt)
-        for planned in desk.unit.dialogues
-        for attempt in range(3)
+        derive_seed(planned.seed, "reply", 1, attempt) for planned in desk.unit.dialogues for attempt in range(3)
     }
     assert set(seeds) == expected
 
@@ -171,9 +169,7 @@ def test_the_model_hears_what_was_said_before(tmp_path: Path) -> None:
     desk.source = ChatterbotSource(desk.config)
     answers = {talk[0]: GOOD, talk[2]: "Yes, take your coat with you."}
     [line] = desk.run(
-        lambda prompt, before: next(
-            reply for said, reply in answers.items() if said in prompt.messages[-1]["content"]
-        )
+        lambda prompt, before: next(reply for said, reply in answers.items() if said in prompt.messages[-1]["content"])
     )
     assert line.dialogue is not None
     assert [turn.role for turn in line.dialogue.turns] == ["user", "assistant"] * 2
@@ -206,9 +202,7 @@ def test_a_reply_may_not_push_the_dialogue_over_its_length(tmp_path: Path) -> No
         {"max_dialogue_units": {"en": 10}, "grounding": 0},
     )
     assert {
-        line.dialogue.turns[1].author
-        for line in Desk(tmp_path / "a", always(GOOD), text=fits).run()
-        if line.dialogue
+        line.dialogue.turns[1].author for line in Desk(tmp_path / "a", always(GOOD), text=fits).run() if line.dialogue
     } == {"llm"}
     lines = Desk(tmp_path / "b", always(GOOD), text=full, writer={"attempts": 1}).run()
     assert {line.dialogue.turns[1].author for line in lines if line.dialogue} == {"source"}
