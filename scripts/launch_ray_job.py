@@ -17,6 +17,7 @@ import asyncio
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,11 +77,7 @@ def main(
             "start a cluster with `ray start --head`, or name one with --address"
         ) from None
     entrypoint = shlex.join([python, "-m", "pipeline.cli", *command])
-    job = client.submit_job(
-        entrypoint=entrypoint,
-        submission_id=submission_id,
-        runtime_env=environment,
-    )
+    job = submit(client, entrypoint=entrypoint, submission_id=submission_id, runtime_env=environment)
     typer.echo(f"submitted {job}: {entrypoint}")
     if not follow:
         typer.echo(f"follow it: ray job logs --address {address} --follow {job}")
@@ -95,6 +92,20 @@ def main(
     if status != JobStatus.SUCCEEDED:
         typer.echo(f"launch_ray_job: {client.get_job_info(job).message}", err=True)
         raise typer.Exit(1)
+
+
+def submit(client: Any, patience: float = 60.0, **job: Any) -> str:
+    """Submit; a cluster that has only just started has no agent for some seconds, and says so with a 500."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return str(client.submit_job(**job))
+        except RuntimeError as error:
+            if "try again later" not in str(error) or time.monotonic() > deadline:
+                raise SystemExit(
+                    f"launch_ray_job: the cluster refuses the job: {' '.join(str(error).split())}"
+                ) from None
+            time.sleep(1)
 
 
 def runtime_env(working_dir: Path, requirements: str | None, env: list[str]) -> dict[str, Any]:
