@@ -114,6 +114,7 @@ async def open_text(job: Job) -> AsyncIterator[TextStage]:
     config = job.config.writer
     source = ChatterbotSource(job.config)
     with ExitStack() as stack:
+        stack.enter_context(job.folder.worker_lock())
         if config.base_url is None:
             model = models.main_file("gemma-3-270m", config.model_path)
             server = stack.enter_context(contextlib.closing(EmbeddedServer(model)))

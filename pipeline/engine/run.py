@@ -108,7 +108,10 @@ def _begun(folder: RunFolder) -> bool:
 def load_frozen(folder: RunFolder) -> tuple[Config, Frozen]:
     """The configuration that a run was made with. Raises RunFolderError, ConfigError."""
     folder.require()
-    data = parse_yaml(folder.config.read_text("utf-8"), str(folder.config))
+    try:
+        data = parse_yaml(folder.config.read_text("utf-8"), str(folder.config))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{folder.config}: not readable: {error}") from None
     provenance: Any = data.pop("provenance", None)
     try:
         frozen = Frozen.model_validate(provenance)

@@ -19,7 +19,7 @@ from pipeline.dialogue import Dialogue, Reject, Take
 from pipeline.errors import BackendError
 from pipeline.plan import Unit
 from pipeline.shards.format import Encoded
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.store import Manifest, RunFolder, storage_errors
 from pipeline.shards.writer import UnitWriter
 from pipeline.stages.cast import Cast, Casting
 from pipeline.stages.judge import judge_turns, keeps_clips, verdict
@@ -98,7 +98,8 @@ class Studio:
         """
         self.progress = Progress(unit=unit.number, dialogues=len(unit.dialogues))
         journal = self._folder.crash_journal(unit.number)
-        journal.parent.mkdir(parents=True, exist_ok=True)
+        with storage_errors(journal):
+            journal.parent.mkdir(parents=True, exist_ok=True)
         with UnitWriter(self._folder, unit) as writer:
             for line in read_text(self._folder, unit):
                 if self._cancelled:
@@ -111,9 +112,11 @@ class Studio:
                         id=line.plan.id, language=line.plan.language, stage="speak", reason="crash", detail=detail
                     )
                 elif line.dialogue is not None:
-                    journal.write_text(line.plan.id + "\n")
+                    with storage_errors(journal):
+                        journal.write_text(line.plan.id + "\n")
                     encoded, reject = self._produce(line.dialogue)
-                    journal.write_text("")
+                    with storage_errors(journal):
+                        journal.write_text("")
                 self._deliver(writer, encoded, reject)
             with self._cost("pack"):
                 manifest = writer.commit(self._origin.digests)
