@@ -8,6 +8,7 @@ the turn says who wrote it.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Iterable, Sequence
 
 from pipeline.backends.llm.base import Prompt, Writer
@@ -23,7 +24,7 @@ from pipeline.dialogue import (
     Turn,
     derive_seed,
 )
-from pipeline.errors import BackendError
+from pipeline.errors import BackendError, EndpointError
 from pipeline.plan import Unit
 from pipeline.shards.store import RunFolder, publish, storage_errors
 from pipeline.sources import ChatterbotSource, SourceRow
@@ -65,6 +66,8 @@ class TextStage:
                 journal.parent.mkdir(parents=True, exist_ok=True)
                 with journal.open("a", encoding="utf-8") as file:
                     file.write(line.model_dump_json() + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
             lines[planned.id] = line
             self.written += 1
 
@@ -80,6 +83,9 @@ class TextStage:
             async with self._slots:
                 turns = await self._turns(planned, row, failed)
         except BackendError as error:
+            if error.retryable:
+                # It was tried again and again: the endpoint is in trouble, and no dialogue should be lost to that.
+                raise EndpointError(f"{error}; what was written is kept: give the same command again later") from error
             return _rejected(planned, "backend", str(error), failed)
         if turns is None:
             return _rejected(planned, failed[-1].reason, f"turn {failed[-1].turn}: {failed[-1].text}", failed)

@@ -226,6 +226,18 @@ def test_a_backend_error_rejects_that_dialogue_alone(tmp_path: Path) -> None:
     assert sum(line.dialogue is not None for line in lines) == 3
 
 
+def test_an_endpoint_that_goes_on_failing_costs_no_dialogue(tmp_path: Path) -> None:
+    def answer(prompt: Prompt, before: int) -> str:
+        if opening(prompt) == EN_LINES[2]:
+            raise BackendError("overloaded (503)", retryable=True)
+        return GOOD
+
+    with pytest.raises(EndpointError, match="give the same command again"):
+        Desk(tmp_path, answer).run()
+    lines = Desk(tmp_path, always(GOOD)).run()
+    assert all(line.dialogue is not None for line in lines)
+
+
 def test_an_endpoint_that_dies_ends_it_and_keeps_what_was_paid(tmp_path: Path) -> None:
     desk = Desk(tmp_path, always(GOOD), writer={"concurrency": 1})
 
