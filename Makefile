@@ -18,7 +18,7 @@ test: $(VENV)/.ready-test
 	$(BIN)/speechchat models pull
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile --durations 15
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

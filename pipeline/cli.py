@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import signal
 import sys
@@ -106,10 +107,11 @@ def verify(
     from pipeline.shards.verify import verify as verify_run
 
     folder = RunFolder(source).require()
+    config, frozen = load_frozen(folder)
     state = Verification()
     console = Console(stderr=True, highlight=False)
     with console.status("verifying") as status:
-        for state in verify_run(folder, load_frozen(folder)[0], decode):
+        for state in verify_run(folder, config, decode, frozen.digests):
             status.update(f"verifying: {state.units} units, {state.samples} samples, {state.bytes / 1e6:.1f} MB")
     if as_json:
         typer.echo(json.dumps({**vars(state), "ok": state.ok}))
@@ -261,6 +263,9 @@ def _resumable(out: Path):  # type: ignore[no-untyped-def]
 
 def main() -> None:
     """Run the command line; errors meant for users become one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign must not end a run
     try:
         app()
     except SpeechchatError as error:

@@ -205,6 +205,8 @@ class Config(Section):
                 f"dialogues={self.dialogues} is no multiple of unit_size={self.unit_size}, so a later, longer run "
                 f"would change its last unit; use dialogues={whole}"
             )
+        if self.judge.min_mos is not None and self.quality.engine == "none":
+            raise ValueError("judge.min_mos needs a quality model: quality.engine is none, so no MOS is measured")
         for name in ("languages", "splits"):
             if not sum(getattr(self, name).values()) > 0:
                 raise ValueError(f"{name} needs at least one weight above 0")
@@ -346,7 +348,7 @@ def _suggest(path: list[str]) -> str:
     )
     if match:
         return f"; did you mean {match[0]!r}?"
-    return f"; known here: {', '.join(siblings)}" if siblings else "; `speechchat run --help` names the keys"
+    return f"; known here: {', '.join(siblings)}" if siblings else "; `speechchat presets quickstart` shows the keys"
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -52,6 +52,9 @@ class ProgressDisplay:
             self._console.print(f"{done.units} of {self._units} units are finished already")
         self._show()
 
+    def wrote(self, unit: int, seconds: float) -> None:
+        self._show()
+
     def written(self, dialogues: int) -> None:
         self._written = max(self._written, dialogues)
         self._show()
@@ -127,6 +130,11 @@ def show_stats(stats: Stats, costs: dict[str, dict[str, float]], console: Consol
     for rate in stats.error_rates:
         table.add_row(
             f"{rate.metric.upper()} {rate.language}", f"{rate.mean:.2%} mean over {rate.turns} accepted turns"
+        )
+    spoken = costs.get("speak", {}).get("audio", 0)
+    if "write" in costs and spoken:
+        table.add_row(
+            "RTF write", f"{costs['write']['wall'] / spoken:.2f} wall (seconds a second of audio; units overlap)"
         )
     for stage, cost in costs.items():
         if cost.get("audio"):

@@ -84,14 +84,35 @@ class TextAttempt(Record):
     reason: str
 
 
+class Score(Record):
+    """A named number. Names: wer, cer, per (edit rates); mos_sig, mos_bak, mos_ovr (DNSMOS, 1 to 5);
+    logprob, no_speech, compression_ratio (the recogniser's own); chars_per_second."""
+
+    name: str
+    value: float
+
+
+class RejectedTurn(Record):
+    """What was heard of a turn of a rejected dialogue, in the take that was the best of it."""
+
+    turn: int
+    spoken: str
+    transcript: str
+    scores: tuple[Score, ...]
+
+
 class Reject(Record):
-    """A planned dialogue that is not in the shards. reason: one of a few words to count by; detail: for people."""
+    """A planned dialogue that is not in the shards. reason: one of a few words to count by; detail: for people.
+
+    turns: empty where it was refused before it was heard. clips: whether they were kept.
+    """
 
     id: str
     language: Language
     stage: Stage
     reason: str
     detail: str
+    turns: tuple[RejectedTurn, ...] = ()
     clips: bool = False
 
 
@@ -139,14 +160,6 @@ class Transcript:
     logprob: float
     no_speech: float
     compression_ratio: float
-
-
-class Score(Record):
-    """A named number. Names: wer, cer, per (edit rates); mos_sig, mos_bak, mos_ovr (DNSMOS, 1 to 5);
-    logprob, no_speech, compression_ratio (the recogniser's own); chars_per_second."""
-
-    name: str
-    value: float
 
 
 class Take(Record):

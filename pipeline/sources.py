@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import util
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -154,11 +154,3 @@ def _conversations(path: Path) -> list[list[str]]:
     if not isinstance(conversations, list):
         raise ConfigError(f"{path}: not a corpus file: it has no list of `conversations`")
     return [list(lines) for lines in conversations if isinstance(lines, list)]
-
-
-def corpus_version() -> str:
-    """Of the installed package, for the dataset card; "" if a folder is used."""
-    try:
-        return metadata.version(NAME)
-    except metadata.PackageNotFoundError:
-        return ""

@@ -77,6 +77,12 @@ def build_slow_tts(config: Config, library: VoiceLibrary) -> ToneSynthesizer:
     return _synthesizer
 
 
+def build_dying_tts(config: Config, library: VoiceLibrary) -> ToneSynthesizer:
+    """Kills the worker as it opens."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")
+
+
 def build_asr(config: Config) -> FaultyRecognizer:
     return FaultyRecognizer()
 
@@ -175,7 +181,9 @@ def config_file(path: Path, base_url: str, corpus: Path, **changes: Any) -> Path
         "tts": {"engine": "tests.fakes:build_tts"},
         "asr": {"engine": "tests.fakes:build_asr"},
         "quality": {"engine": "none"},
-        "engine": {"studios": 2, "studio_cpus": 0.5},
+        # One language and one writer: each Ray worker pays for its imports and tables anew.
+        "languages": {"en": 1},
+        "engine": {"studios": 2, "studio_cpus": 0.5, "writers": 1},
     }
     for key, value in changes.items():
         node = data
@@ -208,6 +216,7 @@ class Silent:
         self.units: list[int] = []
 
     def planned(self, config: Config, done: object) -> None: ...
+    def wrote(self, unit: int, seconds: float) -> None: ...
     def written(self, dialogues: int) -> None: ...
     def progress(self, studios: object) -> None: ...
 

@@ -13,6 +13,7 @@ from pipeline import __version__, backends, models
 from pipeline.backends.llm.embedded import SLOTS, EmbeddedServer, request_extras
 from pipeline.config import Config, digest
 from pipeline.dialogue import ModelUse
+from pipeline.errors import ConfigError
 from pipeline.plan import Unit
 from pipeline.shards.store import Manifest, RunFolder
 from pipeline.sources import ChatterbotSource
@@ -24,6 +25,8 @@ from pipeline.stages.write import TextStage, text_digest_parts
 from pipeline.text.rates import warm
 from prompts import load
 from speakers import load_library
+
+EMBEDDED = "gemma-3-270m"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Observer(Protocol):
     """Told by the driver; each call returns at once."""
 
     def planned(self, config: Config, done: Done) -> None: ...
+    def wrote(self, unit: int, seconds: float) -> None:
+        """The text of a unit is there; seconds: it took, other units beside it included."""
+        ...
+
     def written(self, dialogues: int) -> None:
         """dialogues: texts written in this session so far."""
         ...
@@ -97,7 +104,11 @@ def make_job(config: Config, root: Path) -> Job:
 
 def writer_use(config: Config) -> ModelUse:
     if config.writer.base_url is None:
-        return models.uses("gemma-3-270m", "writer", config.writer.model_path)
+        if config.writer.model != EMBEDDED:
+            raise ConfigError(
+                f"writer.model={config.writer.model!r} needs writer.base_url: without it {EMBEDDED} writes"
+            )
+        return models.uses(EMBEDDED, "writer", config.writer.model_path)
     return ModelUse(role="writer", name=config.writer.model, sha256="", license="as stated by the endpoint")
 
 
@@ -116,7 +127,7 @@ async def open_text(job: Job) -> AsyncIterator[TextStage]:
     with ExitStack() as stack:
         stack.enter_context(job.folder.worker_lock())
         if config.base_url is None:
-            model = models.main_file("gemma-3-270m", config.model_path)
+            model = models.main_file(EMBEDDED, config.model_path)
             server = stack.enter_context(contextlib.closing(EmbeddedServer(model)))
             # One slot serves one request at a time: a longer queue would only run into the timeout, and dialogues
             # that are written one after the other let the first unit be spoken while the second is written.
@@ -136,11 +147,16 @@ def open_studio(job: Job) -> tuple[Studio, BinaryIO]:
     lock = job.folder.worker_lock()
     for language in config.active_languages:
         warm(language)
+    synthesizer = backends.make_synthesizer(config, library)
+    if not synthesizer.stochastic and len(set(config.tts.speeds)) < len(config.tts.speeds):
+        raise ConfigError(
+            f"tts.speeds: {synthesizer.name} knows no chance, so the same speed twice is the same take twice"
+        )
     studio = Studio(
         config,
         job.folder,
         Casting(config, library),
-        backends.make_synthesizer(config, library),
+        synthesizer,
         backends.make_recognizer(config),
         backends.make_quality(config),
         job.origin,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 from pipeline.engine.base import Job, Observer, open_studio, open_text
@@ -28,7 +29,9 @@ class LocalEngine:
     async def _unit(self, job: Job, unit: Unit, text: TextStage, studio: Studio, observer: Observer) -> None:
         for attempt in range(1, job.config.engine.tries + 1):
             try:
-                await text.run(unit)
+                started = time.perf_counter()
+                if await text.run(unit):
+                    observer.wrote(unit.number, time.perf_counter() - started)
                 observer.written(text.written)
                 observer.finished(await _watch(studio, unit, observer), studio.progress)
                 return

@@ -7,10 +7,12 @@ retries stay off, so that there is one place that counts.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -25,7 +27,7 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.config import EngineConfig
 from pipeline.engine.base import Job, Observer, open_studio, open_text
 from pipeline.engine.failures import quarantine
-from pipeline.errors import RunIncomplete, SpeechchatError
+from pipeline.errors import EndpointError, RunIncomplete, SpeechchatError
 from pipeline.plan import Unit
 from pipeline.shards.store import Manifest
 from pipeline.stages.studio import Progress
@@ -45,8 +47,10 @@ class TextActor:
     async def open(self) -> None:
         self._stage = await self._stack.enter_async_context(open_text(self._job))
 
-    async def run(self, unit: Unit) -> None:
+    async def run(self, unit: Unit) -> float:
+        started = time.perf_counter()
         await self._stage.run(unit)
+        return time.perf_counter() - started
 
     async def progress(self) -> int:
         return self._stage.written if self._stage else 0
@@ -105,10 +109,10 @@ def _connect(config: EngineConfig) -> None:
         use_token()
         try:
             ray.init(address=config.address, **options)
-        except ConnectionError as error:
-            raise RunIncomplete(
-                f"engine.address={config.address or os.environ['RAY_ADDRESS']}: no Ray cluster answers ({error}); "
-                "start one with `ray start --head`, or leave the address out"
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise EndpointError(
+                f"engine.address={config.address or os.environ['RAY_ADDRESS']}: no Ray cluster of this version answers "
+                f"({' '.join(str(error).split())[:200]}); start one with `ray start --head`, or leave the address out"
             ) from None
         return
     # Ray listens on every interface unless it takes this machine for one that cannot be in a cluster: it reads the
@@ -153,9 +157,11 @@ class _Schedule:
         self._unspoken: deque[Unit] = deque()
         self._tries: Counter[int] = Counter()
         self._crashes: Counter[str] = Counter()
+        self._given_up: Counter[str] = Counter()
         self._poisoned: dict[str, str] = {}
         self._polls: dict[Any, _Worker] = {}
         self._seen: dict[int, Any] = {}
+        self._told_to_wait = False
 
     def run(self) -> None:
         while True:
@@ -210,18 +216,23 @@ class _Schedule:
 
     def _studios(self) -> int:
         """As many as the configuration says, or as the cluster can hold now."""
-        if self._engine.studios:
-            return self._engine.studios
         have = ray.cluster_resources()
         fits = have.get("CPU", 0) / self._engine.studio_cpus
         if self._engine.studio_gpus:
             fits = min(fits, have.get("GPU", 0) / self._engine.studio_gpus)
-        return max(1, int(fits))
+        if fits < 1 and not self._told_to_wait:
+            self._told_to_wait = True
+            self._observer.trouble(
+                f"the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs, no room for a studio of "
+                f"{self._engine.studio_cpus:g} and {self._engine.studio_gpus:g} "
+                "(engine.studio_cpus, engine.studio_gpus): waiting for a node"
+            )
+        return self._engine.studios or max(1, int(fits))
 
     def _open(self, kind: str, work: int, limit: int) -> None:
         pool = sum(worker.kind == kind for worker in self._workers)
         busy = sum(bool(worker.tasks) for worker in self._workers if worker.kind == kind)
-        for _ in range(pool, min(limit, busy + work)):
+        for _ in range(pool, min(limit - self._given_up[kind], busy + work)):
             worker = _Worker(kind, self._create(kind))
             worker.tasks[worker.handle.open.remote()] = None
             self._workers.append(worker)
@@ -261,6 +272,7 @@ class _Schedule:
             return
         worker.restarts = 0  # only deaths in a row use up a worker
         if worker.kind == "text":
+            self._observer.wrote(unit.number, result)
             self._unspoken.append(unit)
         else:
             self._observer.finished(*result)
@@ -274,35 +286,42 @@ class _Schedule:
 
     def _died(self, worker: _Worker, unit: Unit | None, error: RayError) -> None:
         """Replace a dead worker, find out who killed it, and give its units to others."""
-        for lost in [unit, *worker.tasks.values()]:
-            if lost is not None:
-                self._blame(worker.kind, lost, error)
+        units = [lost for lost in (unit, *worker.tasks.values()) if lost is not None]
+        suspected = [self._blame(worker.kind, lost, error) for lost in units]
         worker.tasks.clear()
-        if worker.restarts >= self._engine.restarts:
+        with contextlib.suppress(RayError):
+            ray.kill(worker.handle)  # one that cannot be reached may still be at work
+        # Deaths with a suspect are counted on the dialogue, which ends them; only the others use up the worker.
+        worker.restarts += not any(suspected)
+        if worker.restarts > self._engine.restarts:
             self._workers.remove(worker)
-            self._observer.trouble(f"a {worker.kind} worker died {worker.restarts + 1} times and is given up")
+            self._given_up[worker.kind] += 1
+            self._observer.trouble(f"a {worker.kind} worker died {worker.restarts} times and is given up")
             if not any(item.kind == worker.kind for item in self._workers):
                 first = " ".join(str(error).split())[:300]
                 raise RunIncomplete(
                     f"all {worker.kind} workers were lost; run the same command again to resume: {first}"
                 )
             return
-        worker.restarts += 1
         worker.handle = self._create(worker.kind)
         worker.tasks[worker.handle.open.remote()] = None
 
-    def _blame(self, kind: str, unit: Unit, error: RayError) -> None:
-        """Whoever was in hand when the worker died is a suspect; at `tries` deaths it is rejected alone."""
+    def _blame(self, kind: str, unit: Unit, error: RayError) -> bool:
+        """Whoever was in hand when the worker died is a suspect; at `tries` deaths it is rejected alone.
+
+        Returns whether there is a suspect; without one it counts as a try of the unit.
+        """
         journal = self._job.folder.crash_journal(unit.number)
         suspects = journal.read_text().split() if kind == "studio" and journal.exists() else []
         if not suspects:
             self._again(kind, unit, error)
-            return
+            return False
         for suspect in suspects:
             self._crashes[suspect] += 1
             if self._crashes[suspect] >= self._engine.tries:
-                self._poisoned[suspect] = f"its worker died {self._crashes[suspect]} times while it was spoken"
+                self._poisoned[suspect] = "its worker died each time that it was spoken"
         self._unspoken.appendleft(unit)
+        return True
 
     def _poll(self) -> None:
         """Ask the workers where they stand; an answer that is late is taken next time."""

@@ -20,6 +20,7 @@ from pipeline.shards.format import Encoded
 from pipeline.shards.reader import read_rejects, read_unit
 from pipeline.shards.stats import Stats
 from pipeline.shards.store import Manifest, RunFolder, publish, storage_errors
+from pipeline.shards.verify import check_file
 from pipeline.shards.writer import UnitWriter
 from pipeline.stages import judge
 from pipeline.stages.judge import judge_turns, keeps_clips, verdict
@@ -70,6 +71,10 @@ def _judged_by(config: Config, frozen: Frozen, settings: Iterable[str]) -> Confi
 
 
 def _regate_unit(old: RunFolder, new: RunFolder, unit: Unit, manifest: Manifest, job: Job) -> Manifest:
+    for fact in manifest.files:
+        problem = check_file(old.root / fact.path, fact.bytes, fact.sha256)
+        if problem:
+            raise DataError(f"{problem}; a damaged run is not regated: see `speechchat verify {old.root}`")
     if not new.text(unit.number).exists():
         publish(new.text(unit.number), old.text(unit.number).read_bytes())
     clips: dict[str, Encoded] = {item.sample.key: item for item in read_unit(old, manifest)}

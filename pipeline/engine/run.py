@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from pipeline import sources
 from pipeline.config import Config, parse_yaml, validate_config
 from pipeline.dialogue import ModelUse, Record
 from pipeline.engine.base import Done, Engine, Job, Observer, make_job
@@ -129,6 +130,10 @@ def _match(folder: RunFolder, old_config: Config, old: Frozen, config: Config, n
             f"{folder.root}: this run has {old_config.dialogues} dialogues and a run never shrinks; "
             f"ask for at least as many, or choose another --out"
         )
+    if old_config.regated_from and old_config.dialogues != config.dialogues:
+        raise RunMismatchError(
+            f"{folder.root}: a regated run does not grow; grow the run that it came from, and regate that into another --out"
+        )
     others = [line for line in differing if not line.startswith("dialogues ")]
     if others:
         raise RunMismatchError(
@@ -193,7 +198,7 @@ def write_totals(folder: RunFolder, config: Config) -> Stats:
     stats = run_stats(folder, config)
     for path, text in (
         (folder.stats, stats.model_dump_json(indent=1) + "\n"),
-        (folder.card, card(stats, config, folder)),
+        (folder.card, card(stats, config, folder, (sources.NAME, sources.LICENSE))),
     ):
         if not path.exists() or path.read_text("utf-8") != text:
             publish(path, text.encode(), replace=True)
@@ -211,8 +216,14 @@ class _Recorder:
         self.progress = observer.progress
         self.trouble = observer.trouble
 
+    def wrote(self, unit: int, seconds: float) -> None:
+        self._log(unit, {"write": {"wall": seconds}})
+        self._observer.wrote(unit, seconds)
+
     def finished(self, manifest: Manifest, progress: Progress) -> None:
-        costs = {name: vars(cost) for name, cost in sorted(progress.costs.items())}
-        with self._folder.timings.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"unit": manifest.unit, "stages": costs}) + "\n")
+        self._log(manifest.unit, {name: vars(cost) for name, cost in sorted(progress.costs.items())})
         self._observer.finished(manifest, progress)
+
+    def _log(self, unit: int, costs: dict[str, dict[str, float]]) -> None:
+        with self._folder.timings.open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps({"unit": unit, "stages": costs}))  # a torn line ends here

@@ -9,12 +9,13 @@ from pipeline.shards.stats import Stats
 from pipeline.shards.store import RunFolder
 
 
-def card(stats: Stats, config: Config, folder: RunFolder) -> str:
-    """Markdown; the same run always gives the same text."""
+def card(stats: Stats, config: Config, folder: RunFolder, source: tuple[str, str]) -> str:
+    """Markdown; the same run always gives the same text. source: name and licence of the text."""
     frozen = yaml.safe_load(folder.config.read_text("utf-8"))
     models = frozen["provenance"]["models"]
     head = {
         "language": sorted(stats.languages),
+        "license": "other",
         "task_categories": ["text-to-speech", "automatic-speech-recognition", "audio-to-audio"],
         "tags": ["speech", "dialogue", "synthetic", "webdataset"],
         "configs": [
@@ -55,6 +56,7 @@ def card(stats: Stats, config: Config, folder: RunFolder) -> str:
         "",
         "| role | model | licence | SHA-256 |",
         "|---|---|---|---|",
+        f"| text | {source[0]} | {source[1]} | |",
         *[f"| {item['role']} | {item['name']} | {item['license']} | {item['sha256'][:16]} |" for item in models],
         "",
         "Each sample names the source of its text and that source's licence. The terms of the models above go with",

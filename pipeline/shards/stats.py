@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import Config
 from pipeline.dialogue import Record
+from pipeline.errors import DataError
 from pipeline.plan import unit_count
 from pipeline.shards.store import Manifest, RunFolder
 
@@ -99,9 +101,15 @@ def run_stats(folder: RunFolder, config: Config) -> Stats:
 
 def _voices(folder: RunFolder, manifest: Manifest) -> Counter[str]:
     path = folder.index(manifest.unit, manifest.split)
-    if not manifest.accepted or not path.exists():
+    if not manifest.accepted:
         return Counter()
-    table = pq.ParquetFile(path).read(columns=["user_voice", "assistant_voice"])
+    try:
+        table = pq.ParquetFile(path).read(columns=["user_voice", "assistant_voice"])
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: not a readable index: {reason}; `speechchat verify {folder.root}` says more"
+        ) from None
     return Counter(table["user_voice"].to_pylist() + table["assistant_voice"].to_pylist())
 
 
@@ -109,7 +117,11 @@ def stage_costs(folder: RunFolder) -> dict[str, dict[str, float]]:
     """wall, cpu and audio seconds by stage, from this machine's log; empty without one."""
     costs: dict[str, Counter[str]] = {}
     if folder.timings.exists():
-        for line in folder.timings.read_text("utf-8").splitlines():
-            for stage, cost in json.loads(line)["stages"].items():
+        for line in folder.timings.read_text("utf-8", "replace").splitlines():
+            try:
+                stages = json.loads(line)["stages"]
+            except (ValueError, KeyError, TypeError):
+                continue  # torn by a kill or a full disk: a cost is no data
+            for stage, cost in stages.items():
                 costs.setdefault(stage, Counter()).update(cost)
     return {stage: dict(cost) for stage, cost in costs.items()}

@@ -126,7 +126,7 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            raise DataError(f"{path}: not a manifest: {error.errors()[0]['msg']}; see `speechchat verify`") from None
+            raise DataError(f"{path}: not a manifest: {error.errors()[0]['msg']}; remove it and run again") from None
 
     def manifests(self) -> Iterator[Manifest]:
         """Every finished unit, in the order of units."""
@@ -136,7 +136,7 @@ class RunFolder:
                 yield Manifest.model_validate_json(path.read_bytes())
             except ValidationError as error:
                 raise DataError(
-                    f"{path}: not a manifest: {error.errors()[0]['msg']}; see `speechchat verify`"
+                    f"{path}: not a manifest: {error.errors()[0]['msg']}; remove it and run again"
                 ) from None
 
     def unit_files(self, unit: int, split: Split) -> list[Path]:
@@ -144,16 +144,21 @@ class RunFolder:
         return [self.shard(unit, split), self.index(unit, split), self.rejects(unit), self.reject_clips(unit)]
 
     def discard(self, unit: int, split: Split) -> None:
-        """Remove what an interrupted try of a unit left. Never called for a unit that has a manifest."""
+        """Remove what an interrupted try of a unit left. Raises FileExistsError for a unit that has a manifest."""
+        if self.manifest(unit, split).exists():
+            raise FileExistsError(errno.EEXIST, "a published unit is never removed", str(self.manifest(unit, split)))
         for path in [*self.unit_files(unit, split), self.manifest(unit, split)]:
             path.with_name(path.name + TEMPORARY).unlink(missing_ok=True)
         for path in self.unit_files(unit, split):
             path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove every temporary file. Only for the one driver that holds the lock, with no worker at work."""
-        for path in self.root.rglob(f"*{TEMPORARY}"):
-            path.unlink(missing_ok=True)
+        """Remove every temporary file of ours. Only for the driver that holds the lock, with no worker at work."""
+        for name in ("dialogues", "shards", "rejects", "quarantine"):
+            for path in (self.root / name).rglob(f"*{TEMPORARY}"):
+                path.unlink(missing_ok=True)
+        for path in (self.config, self.stats, self.card):
+            path.with_name(path.name + TEMPORARY).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def driver_lock(self, patience: float = 30.0) -> Iterator[None]:
@@ -273,7 +278,7 @@ def rename_new(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
             raise
         if target.exists():
             raise FileExistsError(errno.EEXIST, "exists", str(target)) from None
@@ -310,10 +315,12 @@ def storage_errors(path: Path) -> Iterator[None]:
             errno.EACCES: "permission denied",
             errno.ENOTDIR: "a part of this path is a file",
             errno.EISDIR: "this is a folder",
+            errno.ENAMETOOLONG: "the name is too long",
             errno.EIO: "the device failed to read or write",
         }
         if error.errno not in reasons:
             raise
         raise StorageError(
-            f"{path}: {reasons[error.errno]}; nothing that was finished is lost: mend it and run the same command again"
+            f"{error.filename or path}: {reasons[error.errno]}; "
+            "nothing that was finished is lost: mend it and run the same command again"
         ) from error

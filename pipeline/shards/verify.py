@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pipeline.errors import DataError
 from pipeline.plan import Unit, plan_units
 from pipeline.shards.format import INDEX_SCHEMA, MEMBERS, Encoded, Member, index_row
 from pipeline.shards.reader import one_line, parse_sample, read_rejects
+from pipeline.shards.stats import Stats, run_stats
 from pipeline.shards.store import Manifest, RunFolder, sha256_file
 from pipeline.shards.writer import summarize
 
@@ -40,10 +41,13 @@ class Verification:
         return not self.problems and not self.missing
 
 
-def verify(folder: RunFolder, config: Config, decode: bool = False) -> Iterator[Verification]:
+def verify(
+    folder: RunFolder, config: Config, decode: bool = False, digests: Mapping[str, str] | None = None
+) -> Iterator[Verification]:
     """Check unit after unit, yielding the state so far after each.
 
     Without `decode` the lengths are those that the FLAC headers state; with it every clip is decoded.
+    digests: of the run's stages, as its config.yaml has them; no unit of another configuration may lie here.
     """
     state = Verification()
     known: set[Path] = {folder.config, folder.stats, folder.card}
@@ -56,6 +60,8 @@ def verify(folder: RunFolder, config: Config, decode: bool = False) -> Iterator[
                 state.missing.append(unit.number)
             else:
                 known |= {folder.root / fact.path for fact in manifest.files}
+                if digests is not None and _manifest_digests(manifest) != dict(digests):
+                    state.problems.append(f"{manifest_path}: made with another configuration than {folder.config}")
                 state.problems.extend(_verify_unit(folder, unit, manifest, decode, state))
                 state.units += 1
         except DataError as error:
@@ -64,7 +70,26 @@ def verify(folder: RunFolder, config: Config, decode: bool = False) -> Iterator[
             state.problems.append(f"{error.filename or manifest_path}: not readable: {error.strerror}")
         yield state
     state.problems.extend(_foreign(folder, known))
+    if state.ok:
+        state.problems.extend(_check_totals(folder, config))
     yield state
+
+
+def _check_totals(folder: RunFolder, config: Config) -> Iterator[str]:
+    """stats.json is what the manifests add up to, and the card is there."""
+    try:
+        said = Stats.model_validate_json(folder.stats.read_bytes())
+    except (OSError, ValueError) as error:
+        yield f"{folder.stats}: not readable: {one_line(error)}; give the run's command again to write it anew"
+        return
+    if said != run_stats(folder, config):
+        yield f"{folder.stats}: is not what the units add up to; give the run's command again to write it anew"
+    if not folder.card.is_file():
+        yield f"{folder.card}: missing; give the run's command again to write it anew"
+
+
+def _manifest_digests(manifest: Manifest) -> dict[str, str]:
+    return {"text": manifest.text_digest, "speech": manifest.speech_digest, "judge": manifest.judge_digest}
 
 
 def _foreign(folder: RunFolder, known: set[Path]) -> Iterator[str]:
@@ -81,7 +106,7 @@ def _verify_unit(folder: RunFolder, unit: Unit, manifest: Manifest, decode: bool
         return
     broken = False
     for fact in manifest.files:
-        problem = _check_file(folder.root / fact.path, fact.bytes, fact.sha256)
+        problem = check_file(folder.root / fact.path, fact.bytes, fact.sha256)
         state.bytes += fact.bytes
         if problem:
             broken = True
@@ -109,7 +134,7 @@ def _verify_unit(folder: RunFolder, unit: Unit, manifest: Manifest, decode: bool
     if clips != [reject.id for reject in rejects if reject.clips]:
         yield f"{folder.rejects(unit.number)}: does not say which clips were kept"
     yield from _check_accounts(folder, unit, manifest, samples, [reject.id for reject in rejects])
-    digests = {"text": manifest.text_digest, "speech": manifest.speech_digest, "judge": manifest.judge_digest}
+    digests = _manifest_digests(manifest)
     if any(_digests(sample) != digests for sample in samples):
         yield f"{manifest_path}: its digests are not those of its samples"
     if summarize(unit, samples, rejects, digests, manifest.files) != manifest:
@@ -134,7 +159,7 @@ def _digests(sample: Sample) -> dict[str, str]:
     return {"text": made.text_digest, "speech": made.speech_digest, "judge": made.judge_digest}
 
 
-def _check_file(path: Path, size: int, sha256: str) -> str:
+def check_file(path: Path, size: int, sha256: str) -> str:
     if not path.is_file():
         return f"{path}: missing, though its manifest names it"
     found = path.stat().st_size

@@ -13,6 +13,8 @@ from pipeline.plan import Unit
 from pipeline.shards.format import MANIFEST_VERSION, Encoded, TarWriter, index_bytes, index_row
 from pipeline.shards.store import FileFact, Manifest, PendingFile, RateSum, RunFolder, publish, sha256_file
 
+RATES = ("wer", "cer", "per")
+
 
 class UnitWriter:
     """Takes the dialogues of a unit in the order of the plan and publishes them all at once.
@@ -94,7 +96,9 @@ def summarize(
     turns = [(sample.language, turn) for sample in accepted for turn in sample.turns]
     sums: dict[tuple[Language, str], list[float]] = {}
     for language, turn in turns:
-        sums.setdefault((language, turn.metric), []).append(turn.error_rate)
+        for score in turn.scores:
+            if score.name in RATES:
+                sums.setdefault((language, score.name), []).append(score.value)
     return Manifest(
         version=MANIFEST_VERSION,
         unit=unit.number,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.config import JudgeConfig
-from pipeline.dialogue import Language, Reject, SampleTurn, derive_seed
+from pipeline.dialogue import Language, Reject, RejectedTurn, SampleTurn, derive_seed
 
 VERSION = 1
 
@@ -35,7 +35,11 @@ def judge_turns(key: str, language: Language, turns: tuple[SampleTurn, ...], con
                 f"turn {number}: {reason} {value:.3f}, limit {limit}; "
                 f"said {turn.spoken!r}, heard {turn.transcript!r}, {len(turn.takes)} takes"
             )
-            return Reject(id=key, language=language, stage="judge", reason=reason, detail=detail)
+            heard = tuple(
+                RejectedTurn(turn=place, spoken=item.spoken, transcript=item.transcript, scores=item.scores)
+                for place, item in enumerate(turns)
+            )
+            return Reject(id=key, language=language, stage="judge", reason=reason, detail=detail, turns=heard)
     return None
 
 

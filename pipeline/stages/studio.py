@@ -98,8 +98,14 @@ class Studio:
         """
         self.progress = Progress(unit=unit.number, dialogues=len(unit.dialogues))
         journal = self._folder.crash_journal(unit.number)
+        published = self._folder.load_manifest(unit.number, unit.split)
+        if published is not None:
+            # An earlier worker died between publishing and telling: what is published never changes.
+            journal.unlink(missing_ok=True)
+            return published
         with storage_errors(journal):
             journal.parent.mkdir(parents=True, exist_ok=True)
+            journal.write_text("")  # suspects of an earlier session are none of this one
         with UnitWriter(self._folder, unit) as writer:
             for line in read_text(self._folder, unit):
                 if self._cancelled:

@@ -49,14 +49,19 @@ class TextStage:
         self._folder = folder
         self._templates = {language: load(config.writer.prompt, language) for language in config.active_languages}
         self.written = 0
+        self._served = 0  # replies that came
         self._slots = asyncio.Semaphore(config.writer.concurrency)
 
-    async def run(self, unit: Unit) -> None:
-        """Write the text of a unit and publish it; what an interrupted try had paid for is not paid again."""
+    async def run(self, unit: Unit) -> bool:
+        """Write the text of a unit and publish it; what an interrupted try had paid for is not paid again.
+
+        Returns whether there was anything to do.
+        """
         final = self._folder.text(unit.number)
-        if final.exists():
-            return
         journal = self._folder.text_journal(unit.number)
+        if final.exists():
+            journal.unlink(missing_ok=True)
+            return False
         lines = {line.plan.id: line for line in _read_journal(self._folder, unit)}
 
         async def one(planned: PlannedDialogue) -> None:
@@ -72,19 +77,25 @@ class TextStage:
             self.written += 1
 
         await _all(one(planned) for planned in unit.dialogues if planned.id not in lines)
+        refused = [line.reject for line in lines.values() if line.reject and line.reject.reason == "backend"]
+        if len(refused) == len(unit.dialogues) and not self._served:
+            journal.unlink(missing_ok=True)
+            raise EndpointError(f"every request was refused, so no dialogue is blamed for it: {refused[0].detail}")
         text = "".join(lines[planned.id].model_dump_json() + "\n" for planned in unit.dialogues)
         publish(final, text.encode())
         journal.unlink(missing_ok=True)
+        return True
 
     async def _line(self, planned: PlannedDialogue) -> TextLine:
         row = self._source.row(planned)
         failed: list[TextAttempt] = []
+        served = self._served
         try:
             async with self._slots:
                 turns = await self._turns(planned, row, failed)
         except BackendError as error:
-            if error.retryable:
-                # It was tried again and again: the endpoint is in trouble, and no dialogue should be lost to that.
+            if error.retryable and self._served == served:
+                # Tried again and again, and nobody else was served meanwhile: no dialogue should be lost to that.
                 raise EndpointError(f"{error}; what was written is kept: give the same command again later") from error
             return _rejected(planned, "backend", str(error), failed)
         if turns is None:
@@ -129,6 +140,7 @@ class TextStage:
         for attempt in range(self._config.writer.attempts):
             seed = derive_seed(planned.seed, "reply", number, attempt)
             [reply] = await self._writer.reply([Prompt(messages, planned.language, seed)])
+            self._served += 1
             reply = " ".join(reply.split())
             spoken = verbalize(reply, planned.language)
             reason = check_reply(spoken, turns, note, left, planned.language, self._config.grounding)

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Config, load_config
+from pipeline.engine.base import make_job, open_studio
 from pipeline.engine.run import load_frozen, run
-from pipeline.errors import EndpointError, RunFolderError, RunIncomplete, RunMismatchError
+from pipeline.errors import ConfigError, EndpointError, RunFolderError, RunIncomplete, RunMismatchError
+from pipeline.plan import plan_units
+from pipeline.shards.stats import stage_costs
 from pipeline.shards.store import RunFolder
 from pipeline.shards.verify import Verification, verify
 from tests.fakes import EN_LINES, FakeLLM, Silent, config_file, llm_server, tree, write_corpus
@@ -57,7 +60,7 @@ def test_engines_and_numbers_of_workers_give_the_same_bytes(
     for number, settings in enumerate(
         (["engine.kind=local"], ["engine.kind=ray"], ["engine.kind=ray", "engine.studios=1", "engine.window=1"])
     ):
-        config = make(tmp_path, llm, corpus, "any", *settings)
+        config = make(tmp_path, llm, corpus, "any", "languages.zh=1", *settings)
         run(config, tmp_path / str(number), Silent())
         trees.append(tree(tmp_path / str(number)))
     assert trees[0] == trees[1] == trees[2]
@@ -114,6 +117,49 @@ def test_a_dialogue_that_kills_its_workers_is_rejected_alone(tmp_path: Path, llm
     stats = run(config, tmp_path / "run", Silent())
     assert stats.rejected == {"speak: crash": 1} and stats.accepted == 3
     assert checked(tmp_path / "run").problems == []
+
+
+def test_two_such_dialogues_in_one_unit_cost_nobody_else(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
+    corpus = write_corpus(tmp_path / "corpus", [*EN_LINES[:2], "This is a segfault.", "Another segfault is here."])
+    settings = ["dialogues=4", "unit_size=4", "engine.tries=2", "engine.restarts=0", "engine.studios=1"]
+    stats = run(make(tmp_path, llm, corpus, "ray", *settings), tmp_path / "run", Silent())
+    assert stats.rejected == {"speak: crash": 2} and stats.accepted == 2
+
+
+def test_workers_that_never_open_end_the_run(tmp_path: Path, llm: FakeLLM, corpus: Path, ray_here: None) -> None:
+    config = make(tmp_path, llm, corpus, "ray", "tts.engine=tests.fakes:build_dying_tts", "engine.restarts=1")
+    with pytest.raises(RunIncomplete, match="all studio workers were lost"):
+        run(config, tmp_path / "run", Silent())
+
+
+def test_a_unit_that_was_published_is_not_made_again(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
+    """As when a worker dies after the manifest and before it could tell: the unit is handed out once more."""
+    out = tmp_path / "run"
+    config = make(tmp_path, llm, corpus, "local", "dialogues=2")
+    run(config, out, Silent())
+    before = tree(out)
+    studio, lock = open_studio(make_job(config, out))
+    with lock:
+        [unit] = plan_units(config)
+        manifest = studio.run(unit)
+    assert manifest == RunFolder(out).load_manifest(0, "train")
+    assert tree(out) == before
+
+
+def test_a_torn_line_in_the_log_of_costs_is_passed_over(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
+    out = tmp_path / "run"
+    run(make(tmp_path, llm, corpus, "local", "dialogues=2"), out, Silent())
+    with RunFolder(out).timings.open("a") as file:
+        file.write('\n{"unit": 1, "stages": {"spe')
+    before = stage_costs(RunFolder(out))
+    assert before["speak"]["audio"] > 0 and before["write"]["wall"] > 0
+    run(make(tmp_path, llm, corpus, "local", "dialogues=4"), out, Silent())
+    assert stage_costs(RunFolder(out))["speak"]["audio"] > before["speak"]["audio"]
+
+
+def test_a_model_name_without_an_endpoint_is_refused(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs writer\.base_url"):
+        run(make(tmp_path, llm, corpus, "local", "writer.base_url=null"), tmp_path / "run", Silent())
 
 
 def test_another_configuration_is_refused_and_named(tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str) -> None:

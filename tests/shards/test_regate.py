@@ -235,7 +235,20 @@ def test_a_run_into_a_regated_folder_is_refused(tmp_path: Path, llm: FakeLLM, co
         ) as told:
             run(load_config(str(path), ["engine.kind=local", *settings]), tmp_path / "out", Silent())
         assert len(str(told.value).splitlines()) == 1 and "speechchat regate" not in str(told.value)
-    frozen = load_config(str(tmp_path / "out" / "config.yaml"), ["engine.kind=local", f"source.path={corpus}"])
-    with pytest.raises(RunMismatchError):
-        run(frozen, tmp_path / "out", Silent())
+    again_itself = ["engine.kind=local", f"source.path={corpus}", f"writer.base_url={llm.base_url}"]
+    frozen = str(tmp_path / "out" / "config.yaml")
+    run(load_config(frozen, again_itself), tmp_path / "out", Silent())  # it is finished: nothing happens
+    with pytest.raises(RunMismatchError, match="a regated run does not grow"):
+        run(load_config(frozen, [*again_itself, "dialogues=16"]), tmp_path / "out", Silent())
     assert tree(tmp_path / "out") == before
+
+
+def test_a_damaged_run_is_not_regated(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    shard = next((folder.root / "shards").rglob("*.tar"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(DataError, match=r"SHA-256.*speechchat verify"):
+        again(folder, tmp_path / "out", "judge.limits.en={wer: 0.5}")
+    assert not list((tmp_path / "out").rglob("*.tar"))

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.engine.run import load_frozen
 from pipeline.shards.store import RunFolder
+from pipeline.shards.verify import verify
 from tests.shards.damage import checked, problems, refit, reindex, repack
 
 
@@ -203,3 +205,23 @@ def test_no_damage_makes_verify_raise(folder: RunFolder, healthy: RunFolder, dat
         path.write_bytes(whole)
         for unit in (0, 1):
             folder.manifest(unit, "train").write_bytes(healthy.manifest(unit, "train").read_bytes())
+
+
+def test_totals_that_lie_are_found(folder: RunFolder) -> None:
+    text = folder.stats.read_text("utf-8")
+    folder.stats.write_text(text.replace('"accepted": 6', '"accepted": 999'), "utf-8")
+    assert "is not what the units add up to" in problems(folder, folder.stats)
+    folder.stats.write_text(text, "utf-8")
+    folder.card.unlink()
+    assert "missing" in problems(folder, folder.card)
+
+
+def test_a_unit_of_another_configuration_is_found(healthy: RunFolder) -> None:
+    config, frozen = load_frozen(healthy)
+    *_, state = verify(healthy, config, digests=frozen.digests)
+    assert state.ok
+    *_, state = verify(healthy, config, digests={**frozen.digests, "speech": "f" * 16})
+    assert [problem.endswith(f"another configuration than {healthy.config}") for problem in state.problems] == [
+        True,
+        True,
+    ]

@@ -226,16 +226,27 @@ def test_a_backend_error_rejects_that_dialogue_alone(tmp_path: Path) -> None:
     assert sum(line.dialogue is not None for line in lines) == 3
 
 
-def test_an_endpoint_that_goes_on_failing_costs_no_dialogue(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("retryable", "message"), [(True, "give the same command again"), (False, "no dialogue is blamed")]
+)
+def test_an_endpoint_that_serves_nobody_costs_no_dialogue(tmp_path: Path, retryable: bool, message: str) -> None:
     def answer(prompt: Prompt, before: int) -> str:
-        if opening(prompt) == EN_LINES[2]:
-            raise BackendError("overloaded (503)", retryable=True)
-        return GOOD
+        raise BackendError("no (503 or 400)", retryable=retryable)
 
-    with pytest.raises(EndpointError, match="give the same command again"):
+    with pytest.raises(EndpointError, match=message):
         Desk(tmp_path, answer).run()
     lines = Desk(tmp_path, always(GOOD)).run()
     assert all(line.dialogue is not None for line in lines)
+
+
+def test_one_prompt_that_always_fails_rejects_itself(tmp_path: Path) -> None:
+    def answer(prompt: Prompt, before: int) -> str:
+        if opening(prompt) == EN_LINES[2]:
+            raise BackendError("failed (500)", retryable=True)
+        return GOOD
+
+    lines = Desk(tmp_path, answer, writer={"concurrency": 2}).run()
+    assert [line.reject.reason for line in lines if line.reject] == ["backend"]
 
 
 def test_an_endpoint_that_dies_ends_it_and_keeps_what_was_paid(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class EmbeddedServer:
             raise ModelError(f"the embedded LLM {model} is no file; run `speechchat models pull gemma-3-270m`")
         # A file, not a pipe: the log is read only if the start fails, and a full pipe would stop the server.
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
-        command = [sys.executable, "-m", __name__, "--model", str(model), "--threads", str(threads)]
+        command = [sys.executable, "-P", "-m", __name__, "--model", str(model), "--threads", str(threads)]
         root = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(

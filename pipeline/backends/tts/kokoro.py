@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.backends.onnx import open_session
 from pipeline.config import Config
 from pipeline.dialogue import Clip, Language, ModelUse, SpeechRequest
-from pipeline.errors import BackendError, ModelError
+from pipeline.errors import BackendError, ModelError, SpeechchatError
 from pipeline.models import locate, uses
 from speakers.library import Voice, VoiceLibrary
 
@@ -59,7 +59,16 @@ class Kokoro:
         self._session = open_session(folder / "kokoro.onnx", threads)
 
     def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip]:
-        return [self._speak(request) for request in requests]
+        return [self._tried(request) for request in requests]
+
+    def _tried(self, request: SpeechRequest) -> Clip:
+        try:
+            return self._speak(request)
+        except SpeechchatError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise BackendError(f"kokoro cannot say {request.text!r}: {reason}") from error
 
     def _speak(self, request: SpeechRequest) -> Clip:
         voice = self._library.voice(request.voice)
