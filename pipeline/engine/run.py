@@ -130,15 +130,15 @@ def _match(folder: RunFolder, old_config: Config, old: Frozen, config: Config, n
             f"{folder.root}: this run has {old_config.dialogues} dialogues and a run never shrinks; "
             f"ask for at least as many, or choose another --out"
         )
-    if old_config.regated_from and old_config.dialogues != config.dialogues:
-        raise RunMismatchError(
-            f"{folder.root}: a regated run does not grow; grow the run that it came from, and regate that into another --out"
-        )
     others = [line for line in differing if not line.startswith("dialogues ")]
     if others:
         raise RunMismatchError(
             f"{folder.root} holds a run of another configuration: {'; '.join(others)}. "
             f"Choose another --out{_regate_hint(folder, others)}"
+        )
+    if old_config.regated_from and old_config.dialogues != config.dialogues:
+        raise RunMismatchError(
+            f"{folder.root}: a regated run does not grow; grow the run that it came from and regate that one"
         )
     stages = [name for name in old.digests if old.digests[name] != new.digests.get(name)]
     if stages:
