@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile as sf
@@ -144,6 +144,11 @@ def encode_flac(pcm: np.ndarray, rate: int) -> bytes:
     buffer = io.BytesIO()
     sf.write(buffer, pcm, rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
+
+
+def save(clip: Clip, file: BinaryIO, kind: str) -> None:
+    """Write a clip as a file of its own; kind: FLAC, WAV, MP3 or OGG."""
+    sf.write(file, clip.audio, clip.rate, format=kind)
 
 
 def decode(data: bytes, name: str = "audio") -> tuple[np.ndarray, int]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import __version__
-from pipeline.errors import RunFolderError, SpeechchatError
+from pipeline.errors import ModelError, RunFolderError, SpeechchatError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -193,8 +193,14 @@ def models_check(
     """Read every byte again and compare the checksums."""
     from pipeline import models
 
+    faults = []
     for name in names or models.MODELS:
-        typer.echo(f"{name}: {models.check(name)}")
+        try:
+            typer.echo(f"{name}: {models.check(name)}")
+        except ModelError as error:
+            faults.append(str(error))
+    if faults:
+        raise ModelError("; ".join(faults))
 
 
 @voices_app.callback(invoke_without_command=True)

@@ -88,6 +88,9 @@ def main(
         typer.echo(f"\nthe job goes on; stop it: ray job stop --address {address} {job}", err=True)
         raise typer.Exit(130) from None
     status = client.get_job_status(job)
+    while not status.is_terminal():  # the log ends a moment before the job does, or the connection was lost
+        time.sleep(1)
+        status = client.get_job_status(job)
     typer.echo(f"{job}: {status}")
     if status != JobStatus.SUCCEEDED:
         typer.echo(f"launch_ray_job: {client.get_job_info(job).message}", err=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pipeline.engine.base import Job, Observer, open_studio, open_text
 from pipeline.engine.failures import quarantine
-from pipeline.errors import SpeechchatError
+from pipeline.errors import DataError, SpeechchatError
 from pipeline.plan import Unit
 from pipeline.shards.store import Manifest
 from pipeline.stages.studio import Studio
@@ -35,9 +35,9 @@ class LocalEngine:
                 observer.written(text.written)
                 observer.finished(await _watch(studio, unit, observer), studio.progress)
                 return
-            except SpeechchatError:
-                raise
-            except Exception as error:  # noqa: BLE001 (a bug fails its unit loudly, never the run)
+            except Exception as error:  # a bug, or a damaged file, fails its unit loudly, never the run
+                if isinstance(error, SpeechchatError) and not isinstance(error, DataError):
+                    raise
                 if attempt == job.config.engine.tries:
                     observer.trouble(quarantine(job.folder, unit, error, attempt))
 

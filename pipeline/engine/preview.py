@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import soundfile as sf
-
 from pipeline import audio, backends
 from pipeline.config import Config
 from pipeline.dialogue import SpeechRequest
@@ -37,5 +35,5 @@ def say(voice_id: str, text: str, out: Path) -> float:
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("wb") as file:
-            sf.write(file, clip.audio, clip.rate, format=kind)
+            audio.save(clip, file, kind)
     return clip.seconds

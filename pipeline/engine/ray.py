@@ -27,7 +27,7 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.config import EngineConfig
 from pipeline.engine.base import Job, Observer, open_studio, open_text
 from pipeline.engine.failures import quarantine
-from pipeline.errors import EndpointError, RunIncomplete, SpeechchatError
+from pipeline.errors import DataError, EndpointError, RunIncomplete, SpeechchatError
 from pipeline.plan import Unit
 from pipeline.shards.store import Manifest
 from pipeline.stages.studio import Progress
@@ -259,7 +259,7 @@ class _Schedule:
             result = ray.get(ref)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            if isinstance(cause, SpeechchatError):
+            if isinstance(cause, SpeechchatError) and not isinstance(cause, DataError):
                 raise cause from None
             if unit is None:
                 raise

@@ -24,7 +24,7 @@ from pipeline.dialogue import (
     Turn,
     derive_seed,
 )
-from pipeline.errors import BackendError, EndpointError
+from pipeline.errors import BackendError, DataError, EndpointError
 from pipeline.plan import Unit
 from pipeline.shards.store import RunFolder, publish, storage_errors
 from pipeline.sources import ChatterbotSource, SourceRow
@@ -169,8 +169,15 @@ def check_reply(
 
 def read_text(folder: RunFolder, unit: Unit) -> list[TextLine]:
     """The published text of a unit, in the order of the plan."""
-    lines = folder.text(unit.number).read_bytes().splitlines()  # of bytes: text may hold U+2028
-    return [TextLine.model_validate_json(line) for line in lines]
+    path = folder.text(unit.number)
+    lines = path.read_bytes().splitlines()  # of bytes: text may hold U+2028
+    try:
+        texts = [TextLine.model_validate_json(line) for line in lines]
+    except ValueError:
+        texts = []
+    if [text.plan for text in texts] != list(unit.dialogues):
+        raise DataError(f"{path}: not the text of this unit's dialogues; mend it, or remove it to have it written anew")
+    return texts
 
 
 def text_digest_parts(config: Config, templates: Sequence[PromptTemplate], source: ChatterbotSource) -> list[object]:

@@ -119,6 +119,21 @@ def test_a_dialogue_that_kills_its_workers_is_rejected_alone(tmp_path: Path, llm
     assert checked(tmp_path / "run").problems == []
 
 
+def test_a_damaged_text_is_named_and_its_neighbours_come_out(
+    tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str
+) -> None:
+    out = tmp_path / "run"
+    run(make(tmp_path, llm, corpus, kind, "dialogues=2"), out, Silent())
+    spoilt = RunFolder(out).text(1)
+    spoilt.write_text("this is no text\n")
+    observer = Silent()
+    with pytest.raises(RunIncomplete, match="1 of 3 units"):
+        run(make(tmp_path, llm, corpus, kind, "dialogues=6"), out, observer)
+    assert observer.units == [2] and f"{spoilt}: not the text" in observer.troubles[0]
+    spoilt.unlink()
+    assert run(make(tmp_path, llm, corpus, kind, "dialogues=6"), out, Silent()).accepted == 6
+
+
 def test_two_such_dialogues_in_one_unit_cost_nobody_else(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
     corpus = write_corpus(tmp_path / "corpus", [*EN_LINES[:2], "This is a segfault.", "Another segfault is here."])
     settings = ["dialogues=4", "unit_size=4", "engine.tries=2", "engine.restarts=0", "engine.studios=1"]
