@@ -126,7 +126,7 @@ def measure(engine: str, dialogues: int, studios: int, seed: int) -> dict[str, t
         settings = [part for key in keys for part in ("--set", key)]
         command = [sys.executable, "-m", "pipeline.cli", "run", "quickstart", "--out", str(out), "--engine", engine]
         run = Watched([*command, *settings]).finish()
-        costs = {stage: cost["cpu"] for stage, cost in stage_costs(RunFolder(out)).items()}
+        costs = {stage: cost["cpu"] for stage, cost in stage_costs(RunFolder(out)).items() if "cpu" in cost}
         shares = [
             Watched([sys.executable, __file__, "--bare", str(out), "--share", f"{share}/{studios}"])
             for share in range(studios)
