@@ -199,7 +199,8 @@ class _Schedule:
         self._open("text", len(self._unwritten), self._engine.writers)
         self._open("studio", len(self._unwritten) + len(self._unspoken) + self._writing(), self._studios())
         for kind, queue, room in (("text", self._unwritten, UNITS_PER_WRITER), ("studio", self._unspoken, 1)):
-            pool = [worker for worker in self._workers if worker.kind == kind]
+            # Not before it has opened: an asynchronous actor may begin a unit while it still opens.
+            pool = [worker for worker in self._workers if worker.kind == kind and None not in worker.tasks.values()]
             while queue:
                 worker = min(pool, key=lambda item: len(item.tasks), default=None)
                 if worker is None or len(worker.tasks) >= room:
