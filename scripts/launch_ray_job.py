@@ -104,9 +104,13 @@ def submit(client: Any, patience: float = 60.0, **job: Any) -> str:
         try:
             return str(client.submit_job(**job))
         except RuntimeError as error:
-            if "try again later" not in str(error) or time.monotonic() > deadline:
+            starting = "No available agent" in str(error)
+            if not starting or time.monotonic() > deadline:
+                # Two Rays on one machine want the same port for the agent that takes jobs; the second goes without.
+                way_out = "; is another Ray on that machine? start it with --dashboard-agent-listen-port=0"
                 raise SystemExit(
                     f"launch_ray_job: the cluster refuses the job: {' '.join(str(error).split())}"
+                    + (way_out if starting else "")
                 ) from None
             time.sleep(1)
 

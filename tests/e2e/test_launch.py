@@ -37,6 +37,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     words = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2"]
     words += [f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     words += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", f"--ray-client-server-port={free_port()}"]
+    # The default is one port for every Ray of a machine: the second has no agent that takes jobs.
+    words += [f"--dashboard-agent-listen-port={free_port()}"]
     environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     log = tmp_path_factory.mktemp("ray") / "head.log"
