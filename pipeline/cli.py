@@ -8,14 +8,15 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from pipeline import __version__
-from pipeline.errors import ModelError, RunFolderError, SpeechchatError
+from pipeline.errors import ConfigError, ModelError, RunFolderError, SpeechchatError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +28,7 @@ app = typer.Typer(
     "`speechchat models pull` fetches the embedded models, `speechchat run quickstart --out runs/demo` makes a small "
     "data set with them, `speechchat verify runs/demo` checks it.\n\n"
     "Exit status: 0 done · 1 damage found or units lost · 2 bad input · 3 a model or endpoint is missing · "
-    "4 storage · 130 interrupted.",
+    "4 storage · 5 budget used up · 130 interrupted.",
 )
 models_app = typer.Typer(
     help="The embedded models: where they are, whether they are the right ones, and how to get them."
@@ -35,6 +36,23 @@ models_app = typer.Typer(
 app.add_typer(models_app, name="models")
 voices_app = typer.Typer(help="The voice library: what there is, and how it sounds.")
 app.add_typer(voices_app, name="voices")
+
+
+class _ReportUnlessNamed(TyperGroup):
+    """`text RUN` is `text report RUN`: what is no command is a run."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["report", *args]
+        return super().parse_args(ctx, args)
+
+
+text_app = typer.Typer(
+    cls=_ReportUnlessNamed,
+    no_args_is_help=True,
+    help="The text of a run: `speechchat text RUN` reports on it, `speechchat text preview CONFIG` shows its sources.",
+)
+app.add_typer(text_app, name="text")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 SetOption = Annotated[
@@ -59,6 +77,9 @@ def run(
     out: Annotated[Path, typer.Option(help="the run folder; a run that is there is resumed")],
     settings: SetOption = None,
     engine: Annotated[str | None, typer.Option(help="ray (default) or local: short for `--set engine.kind=…`")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="write: stop when all text is written, to look at it or to edit it first")
+    ] = None,
 ) -> None:
     """Make a data set: plan, write, cast, speak, listen, judge, pack.
 
@@ -71,10 +92,18 @@ def run(
     from pipeline.shards.stats import stage_costs
     from pipeline.shards.store import RunFolder
 
+    if until not in (None, "write"):
+        raise ConfigError(f"--until {until!r}: a run can stop after `write` only")
     changes = [*(settings or []), *([f"engine.kind={engine}"] if engine else [])]
     configuration = load_config(config, changes)
     with _resumable(out), ProgressDisplay() as display:
-        stats = run_config(configuration, out, display)
+        stats = run_config(configuration, out, display, "write" if until else None)
+    if until:
+        typer.echo(
+            f"the text is in {out / 'dialogues'}. Look at it: speechchat text {out}. Edit it if you like, "
+            "then give the command again without --until"
+        )
+        return
     show_stats(stats, stage_costs(RunFolder(out)))
     typer.echo(f"\n{out} is finished. Look at it: python scripts/inspect_samples.py {out}")
 
@@ -153,6 +182,52 @@ def presets(name: Annotated[str | None, typer.Argument(help="print this preset, 
         typer.echo("\n".join(preset_names()))
     else:
         typer.echo(explain(load_config(name)))
+
+
+@text_app.command("report")
+def text_report(
+    source: RunArgument,
+    png: Annotated[Path | None, typer.Option(help="where the histograms go; RUN/logs/text.png if not named")] = None,
+    no_png: Annotated[bool, typer.Option("--no-png", help="draw nothing")] = False,
+    excerpts: Annotated[int, typer.Option(min=0, help="random survivors and random rejects to show")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Yield by step and reason, lengths, tokens and cost, and random survivors and rejects to read."""
+    from pipeline.engine.run import load_frozen
+    from pipeline.engine.text_plot import draw
+    from pipeline.engine.text_report import text_report as make_report
+    from pipeline.engine.text_tables import show_text
+    from pipeline.shards.store import RunFolder
+
+    folder = RunFolder(source).require()
+    report = make_report(folder, load_frozen(folder)[0], excerpts)
+    if as_json:
+        typer.echo(report.model_dump_json())
+    else:
+        show_text(report)
+    if not no_png and (png or report.kept):
+        target = png or folder.logs / "text.png"
+        try:
+            draw(report, target)
+            typer.echo(f"histograms: {target}", err=as_json)
+        except UsageError as error:
+            if png:
+                raise
+            typer.echo(f"no histograms: {error}", err=True)  # nobody asked for them by name
+
+
+@text_app.command("preview")
+def text_preview(
+    config: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="a preset or a YAML file")],
+    settings: SetOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="rows of each source")] = 10,
+) -> None:
+    """The first rows of each source: how their fields are mapped, and what the selection says. Costs nothing."""
+    from pipeline.config import load_config
+    from pipeline.engine.text_tables import show_preview
+    from pipeline.sources.preview import preview
+
+    show_preview(preview(load_config(config, settings or []), limit))
 
 
 @models_app.callback(invoke_without_command=True)

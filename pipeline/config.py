@@ -12,167 +12,70 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.dialogue import Language, Split
 from pipeline.errors import ConfigError
+from pipeline.sections import (
+    EXECUTION,
+    RATES,
+    AsrConfig,
+    AudioConfig,
+    CastConfig,
+    ConverseConfig,
+    DedupConfig,
+    DisfluencyConfig,
+    EndpointConfig,
+    EngineConfig,
+    FilterConfig,
+    JudgeConfig,
+    QualityConfig,
+    ReviewConfig,
+    RewriteConfig,
+    Section,
+    SourceConfig,
+    StyleConfig,
+    TextConfig,
+    TtsConfig,
+    Weight,
+    WriterConfig,
+)
 
-EXECUTION: dict[str, Any] = {"execution": True}
-
-# The error rates that exist for a language (text/rates.py measures them).
-RATES: dict[Language, tuple[str, ...]] = {"en": ("wer", "cer"), "zh": ("cer", "per")}
-
-Positive = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-
-
-def _defaults(**values: Any) -> BeforeValidator:
-    """What a map by language holds for a language that the configuration does not name."""
-    return BeforeValidator(lambda given: {**values, **given} if isinstance(given, dict) else given)
-
-
-class SourceConfig(Section):
-    """Where opening lines come from. topics: names of the corpus's files, by language."""
-
-    kind: Literal["chatterbot"] = "chatterbot"
-    path: Path | None = Field(
-        None, json_schema_extra=EXECUTION, description="folder of the corpus; the installed package if null"
-    )
-    topics: dict[Language, tuple[str, ...]] = {}
-    max_turns: int = Field(4, ge=2, le=64)
-
-
-class TextConfig(Section):
-    """What is speakable, per turn. max_units: words (en) or characters (zh)."""
-
-    max_units: Annotated[dict[Language, Positive], _defaults(en=24, zh=36)] = {}
-    max_dialogue_units: Annotated[dict[Language, Positive], _defaults(en=40, zh=56)] = {}
-    grounding: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="share of an LLM reply's content that the source's own reply must hold; 0 = off; "
-        "null: 0.8 for the embedded LLM, which drifts, and 0 for an endpoint",
-    )
-
-
-class WriterConfig(Section):
-    """The LLM. Without base_url the embedded model is started on loopback."""
-
-    base_url: str | None = Field(None, json_schema_extra=EXECUTION)
-    model: str = "gemma-3-270m"
-    model_path: Path | None = Field(None, json_schema_extra=EXECUTION, description="GGUF file for the embedded server")
-    prompt: str = "reply"
-    temperature: float = Field(0.4, ge=0, le=2)
-    max_tokens: Positive = 80
-    attempts: int = Field(3, ge=1, le=16, description="replies asked for a turn before the source's own line is taken")
-    extra_body: dict[str, Any] = {}
-    concurrency: Positive = Field(16, json_schema_extra=EXECUTION)
-    timeout: float = Field(60, gt=0, json_schema_extra=EXECUTION, description="seconds for one request")
-    retries: int = Field(4, ge=0, le=20, json_schema_extra=EXECUTION)
-
-
-class CastConfig(Section):
-    """Who speaks. agents: the few voices of the assistant, by language; users: the user's, all others if null."""
-
-    agents: Annotated[
-        dict[Language, tuple[str, ...]],
-        _defaults(en=("af_heart", "am_michael"), zh=("zf_xiaoxiao", "zm_yunxi")),
-    ] = {}
-    users: dict[Language, tuple[str, ...]] | None = None
-
-
-class TtsConfig(Section):
-    """speeds: take n is spoken at speeds[n] (an engine without chance needs each take to differ)."""
-
-    engine: str = "kokoro"
-    model_path: Path | None = Field(None, json_schema_extra=EXECUTION, description="folder of the model's files")
-    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field((1.0, 0.88), min_length=1)
-    threads: Positive = Field(1, json_schema_extra=EXECUTION)
-
-
-class AudioConfig(Section):
-    """Tracks and timeline. loudness: LUFS (ITU-R BS.1770); peak: dBFS; gap: seconds between turns, drawn evenly."""
-
-    user_rate: int = Field(16000, ge=8000, le=48000)
-    assistant_rate: int = Field(24000, ge=8000, le=48000)
-    loudness: float = Field(-23.0, ge=-60, le=-5)
-    peak: float = Field(-1.0, ge=-20, le=0)
-    trim_below: float = Field(-50.0, ge=-90, le=-20, description="dBFS under which the ends of a clip are silence")
-    lead: float = Field(0.2, ge=0, le=5, description="seconds of silence before the first turn")
-    gap: tuple[float, float] = (0.25, 0.6)
-    tail: float = Field(0.2, ge=0, le=5)
-
-    @model_validator(mode="after")
-    def _check(self) -> AudioConfig:
-        for name in ("user_rate", "assistant_rate"):
-            rate = getattr(self, name)
-            if rate * 8 % 100:
-                raise ValueError(f"{name}={rate} has no whole number of samples in 80 ms; use a multiple of 25")
-        if not 0 <= self.gap[0] <= self.gap[1] <= 10:
-            raise ValueError("gap must be two numbers of seconds, 0 <= low <= high <= 10")
-        return self
-
-
-class AsrConfig(Section):
-    engine: str = "faster-whisper"
-    model_path: Path | None = Field(None, json_schema_extra=EXECUTION, description="folder of the model's files")
-    beam: int = Field(1, ge=1, le=10)
-    threads: Positive = Field(1, json_schema_extra=EXECUTION)
-
-
-class QualityConfig(Section):
-    """engine: "dnsmos" or "none" (then no MOS is stored)."""
-
-    engine: str = "dnsmos"
-
-
-class JudgeConfig(Section):
-    """A turn passes if each named rate is at most its limit. Rates: wer, cer, per (see text/rates.py).
-
-    min_mos: lowest DNSMOS overall score, 1 to 5; null gates nothing.
-    """
-
-    limits: Annotated[
-        dict[Language, dict[Literal["wer", "cer", "per"], Weight]],
-        _defaults(en={"wer": 0.1}, zh={"cer": 0.1}),
-    ] = {}
-    min_mos: float | None = Field(None, ge=1, le=5)
-    keep: Literal["none", "sample", "all"] = Field(
-        "all", description="which rejected clips are kept; sample: one in ten"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> JudgeConfig:
-        for language, limits in self.limits.items():
-            for rate in limits:
-                if rate not in RATES[language]:
-                    raise ValueError(
-                        f"limits.{language}.{rate}: {rate} is not measured for {language}; "
-                        f"measured are {' and '.join(RATES[language])}"
-                    )
-        return self
-
-
-class EngineConfig(Section):
-    """How the work is done; nothing here reaches a byte of the output."""
-
-    kind: Literal["ray", "local"] = "ray"
-    address: str | None = Field(None, description='Ray cluster; null starts one here, "auto" finds a running one')
-    studios: int | None = Field(None, ge=1, description="studio workers; as many as the CPUs allow if null")
-    studio_cpus: float = Field(1, gt=0)
-    studio_gpus: float = Field(0, ge=0)
-    writers: Positive = 2
-    window: int = Field(16, ge=1, description="units in flight between text and speech")
-    tries: int = Field(3, ge=1, le=20, description="tries of a unit before it is quarantined")
-    restarts: int = Field(3, ge=0, le=100, description="restarts of one worker before it is given up")
+__all__ = [
+    "EXECUTION",
+    "RATES",
+    "AsrConfig",
+    "AudioConfig",
+    "CastConfig",
+    "Config",
+    "ConverseConfig",
+    "DedupConfig",
+    "DisfluencyConfig",
+    "EndpointConfig",
+    "EngineConfig",
+    "FilterConfig",
+    "JudgeConfig",
+    "QualityConfig",
+    "ReviewConfig",
+    "RewriteConfig",
+    "Section",
+    "SourceConfig",
+    "StyleConfig",
+    "TextConfig",
+    "TtsConfig",
+    "WriterConfig",
+    "all_keys",
+    "assign_settings",
+    "digest",
+    "explain",
+    "load_config",
+    "parse_yaml",
+    "preset_names",
+    "validate_config",
+]
 
 
 class Config(Section):
@@ -181,14 +84,17 @@ class Config(Section):
     dialogues: int = Field(64, ge=1, description="planned dialogues, a multiple of unit_size")
     unit_size: int = Field(64, ge=1, le=1000)
     seed: int = Field(0, ge=0)
-    languages: dict[Language, Weight] = {"en": 1, "zh": 1}
-    splits: dict[Split, Weight] = {"train": 0.9, "validation": 0.05, "test": 0.05}
+    languages: dict[Language, Weight] = Field({"en": 1, "zh": 1})
+    splits: dict[Split, Weight] = Field({"train": 0.9, "validation": 0.05, "test": 0.05})
     regated_from: str = Field(
         "", description="digest of the run that `speechchat regate` judged again; not set by hand"
     )
-    source: SourceConfig = SourceConfig()
+    sources: dict[str, SourceConfig] = Field(
+        {"chatterbot": SourceConfig()}, min_length=1, description="where text comes from, by name"
+    )
     text: TextConfig = TextConfig()
     writer: WriterConfig = WriterConfig()
+    dedup: DedupConfig = DedupConfig()
     cast: CastConfig = CastConfig()
     tts: TtsConfig = TtsConfig()
     audio: AudioConfig = AudioConfig()
@@ -207,6 +113,18 @@ class Config(Section):
             )
         if self.judge.min_mos is not None and self.quality.engine == "none":
             raise ValueError("judge.min_mos needs a quality model: quality.engine is none, so no MOS is measured")
+        for name, source in self.sources.items():
+            if source.kind not in ("chatterbot", "topics"):
+                if source.data is None:
+                    raise ValueError(f"sources.{name}.data: name the file, folder or data set of its {source.kind}")
+                if not source.license:
+                    raise ValueError(
+                        f"sources.{name}.license: name it; it travels into every sample that is made of it"
+                    )
+            if source.kind == "topics" and self.text.converse.mode != "whole":
+                raise ValueError(
+                    f"sources.{name}: topics have no lines, so the LLM must write them: set text.converse.mode=whole"
+                )
         for name in ("languages", "splits"):
             if not sum(getattr(self, name).values()) > 0:
                 raise ValueError(f"{name} needs at least one weight above 0")
@@ -220,6 +138,12 @@ class Config(Section):
         """The part that reaches the output, as plain data."""
         content = _content(self)
         content["text"]["grounding"] = self.grounding
+        # Files count by what is in them (see text_digest_parts); where they lie reaches no output.
+        for step in ("rewrite", "converse", "style", "review"):
+            prompt = content["text"][step]["prompt"]
+            content["text"][step]["prompt"] = prompt and Path(prompt).name
+        for key in ("against", "benchmarks"):
+            content["dedup"][key] = [path.name for path in getattr(self.dedup, key)]
         return content
 
     @property
@@ -227,7 +151,25 @@ class Config(Section):
         """text.grounding, or what it is if nothing was said."""
         if self.text.grounding is not None:
             return self.text.grounding
-        return 0.8 if self.writer.base_url is None else 0.0
+        return 0.8 if self.embedded else 0.0
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the embedded LLM writes."""
+        return self.writer.base_url is None and not self.writer.endpoints
+
+    @property
+    def llm_steps(self) -> tuple[str, ...]:
+        """Names of the prompts that the LLM is asked with, in the order of the steps."""
+        text = self.text
+        steps = (
+            (text.rewrite.enabled, text.rewrite.prompt),
+            (True, text.converse.template),
+            (text.style.enabled, text.style.prompt),
+        )
+        return tuple(
+            name for on, name in (*steps, (text.review.enabled, text.review.prompt)) if on and name is not None
+        )
 
 
 def _content(section: Section) -> dict[str, Any]:
@@ -237,7 +179,12 @@ def _content(section: Section) -> dict[str, Any]:
         if isinstance(extra, dict) and extra.get("execution"):
             continue
         value = getattr(section, name)
-        out[name] = _content(value) if isinstance(value, Section) else json.loads(json.dumps(value, default=str))
+        if isinstance(value, Section):
+            out[name] = _content(value)
+        elif isinstance(value, dict) and any(isinstance(item, Section) for item in value.values()):
+            out[name] = {key: _content(item) for key, item in value.items()}
+        else:
+            out[name] = json.loads(json.dumps(value, default=str))
     return out
 
 
@@ -337,7 +284,7 @@ def _explain(item: Any) -> str:
 
 def _suggest(path: list[str]) -> str:
     """The nearest known key: one of that very name elsewhere, then among the neighbours, then anywhere in the tree."""
-    known = list(all_keys())
+    known = [_under(path, key) for key in sorted(all_keys(), key=lambda key: "*" in key)]
     prefix = ".".join(path[:-1])
     siblings = [key.rpartition(".")[2] for key in known if key.rpartition(".")[0] == prefix]
     near = difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.5)
@@ -351,15 +298,25 @@ def _suggest(path: list[str]) -> str:
     return f"; known here: {', '.join(siblings)}" if siblings else "; `speechchat presets quickstart` shows the keys"
 
 
+def _under(path: list[str], key: str) -> str:
+    """A key with `*`, where a name of the user's own stands, with the name that stands there in `path`."""
+    parts = key.split(".")
+    return ".".join(path[place] if part == "*" and place < len(path) else part for place, part in enumerate(parts))
+
+
 def _nearest(name: str, known: Sequence[str]) -> str:
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"did you mean {match[0]!r}? " if match else ""
 
 
 def all_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the tree."""
+    """Every dotted key of the tree; `*` stands for a name of the user's own."""
     for name, field in section.model_fields.items():
         yield prefix + name
+        named = get_args(field.annotation)[1:] if get_origin(field.annotation) is dict else ()
+        for item in named:
+            if isinstance(item, type) and issubclass(item, Section):
+                yield from all_keys(item, f"{prefix}{name}.*.")
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from all_keys(field.annotation, f"{prefix}{name}.")
 

@@ -17,6 +17,7 @@ from pipeline.plan import unit_count
 from pipeline.shards.stats import Stats
 from pipeline.shards.store import Manifest
 from pipeline.stages.studio import Progress
+from pipeline.stages.write import TextProgress
 
 QUIET_INTERVAL = 10.0  # seconds between lines where the output is no terminal
 
@@ -29,7 +30,11 @@ class ProgressDisplay:
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
         self._started = time.monotonic()
         self._printed = self._started
-        self._units = self._dialogues = self._written = 0
+        self._units = self._dialogues = 0
+        self._written = TextProgress()
+        self._notes: set[str] = set()
+        self._to_write = 0
+        self._compared: tuple[int, int] | None = None
         self._before = Done()
         self._done = Done()
         self._flying: list[Progress] = []
@@ -52,11 +57,24 @@ class ProgressDisplay:
             self._console.print(f"{done.units} of {self._units} units are finished already")
         self._show()
 
+    def writing(self, dialogues: int) -> None:
+        self._to_write = dialogues
+        self._show()
+
     def wrote(self, unit: int, seconds: float) -> None:
         self._show()
 
-    def written(self, dialogues: int) -> None:
-        self._written = max(self._written, dialogues)
+    def written(self, progress: TextProgress) -> None:
+        for note in progress.notes:
+            if note not in self._notes:
+                self._notes.add(note)
+                self.trouble(note)
+        if progress.dialogues >= self._written.dialogues:  # a worker that was replaced begins anew
+            self._written = progress
+        self._show()
+
+    def compared(self, done: int, total: int) -> None:
+        self._compared = (done, total)
         self._show()
 
     def progress(self, studios: list[Progress]) -> None:
@@ -77,19 +95,37 @@ class ProgressDisplay:
         fresh = self._done.planned + sum(item.done for item in self._flying)
         accepted = self._done.accepted + sum(item.accepted for item in self._flying)
         seconds = self._done.seconds + sum(item.seconds for item in self._flying)
-        share = (self._before.planned + fresh) / self._dialogues if self._dialogues else 1.0
         elapsed = time.monotonic() - self._started
+        if not fresh and self._written.dialogues < self._to_write:  # all the text comes first
+            done = self._written.dialogues
+            eta = _clock(elapsed / done * (self._to_write - done)) if done else "…"
+            return done / self._to_write, f"{self._text_state()} · {_clock(elapsed)} elapsed, {eta} left"
+        share = (self._before.planned + fresh) / self._dialogues if self._dialogues else 1.0
         left = self._dialogues - self._before.planned - fresh
         eta = _clock(elapsed / fresh * left) if fresh else "…"
         judged = self._before.planned + fresh
         kept = self._before.accepted + accepted
         text = (
-            f"units {self._before.units + self._done.units}/{self._units} · "
-            f"written {self._written} · spoken {judged}/{self._dialogues} dialogues · "
+            f"units {self._before.units + self._done.units}/{self._units} · {self._text_state()} · "
+            f"spoken {judged}/{self._dialogues} dialogues · "
             f"audio {self._before.seconds + seconds:.0f} s · yield {kept / judged if judged else 1:.0%} · "
             f"{_clock(elapsed)} elapsed, {eta} left"
         )
         return share, text
+
+    def _text_state(self) -> str:
+        """Dialogues written in this session, the share that was kept, and what was paid."""
+        written = self._written
+        parts = [f"written {written.dialogues}" + (f" of {self._to_write}" if self._to_write else "")]
+        if written.dialogues:
+            parts.append(f"kept {written.kept / written.dialogues:.0%}")
+        if written.tokens:
+            parts.append(f"{written.tokens / 1000:.0f}k tokens")
+        if written.cost:
+            parts.append(f"${written.cost:.2f}")
+        if self._compared and self._compared[0] < self._compared[1]:
+            parts.append("compared {}/{} units".format(*self._compared))
+        return ", ".join(parts)
 
     def _show(self) -> None:
         share, line = self._line()

@@ -7,17 +7,19 @@ edits per reference token (0 is perfect, above 1 is possible), loudness is LUFS 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Language = Literal["en", "zh"]
 Role = Literal["user", "assistant"]
-Author = Literal["source", "llm"]
+Author = Literal["source", "llm", "human"]
 Split = Literal["train", "validation", "test"]
-Stage = Literal["text", "speak", "listen", "judge"]
+Disfluent = Literal["filler", "restart", "repair"]
+Stage = Literal["source", "rewrite", "converse", "style", "filter", "review", "dedup", "speak", "listen", "judge"]
 
 SAMPLE_VERSION = 1
 
@@ -42,6 +44,22 @@ class Source(Record):
     row: str
 
 
+class SourceRow(Record):
+    """A row that was selected, as it was read. lines alternate user, assistant, …, from the user; an instruction with
+    its input is one line. ready: to be spoken as it is.
+
+    topic, persona, scenario: what the LLM is to write about, "" where the row says nothing of it.
+    """
+
+    source: Source
+    lines: tuple[str, ...]
+    system: str = ""
+    topic: str = ""
+    persona: str = ""
+    scenario: str = ""
+    ready: bool = False
+
+
 class PlannedDialogue(Record):
     """A dialogue before anything was paid for. `ordinal` counts the dialogues of its language in the run."""
 
@@ -54,42 +72,96 @@ class PlannedDialogue(Record):
     seed: int
 
 
+class Disfluency(Record):
+    """A stretch of a turn's spoken text that a fluent speaker would leave out: characters start to end (exclusive).
+
+    filler: "um, "; restart: one of the two in "I, I think"; repair: what is taken back with its "no, " or "I mean, ".
+    """
+
+    kind: Disfluent
+    start: int
+    end: int
+
+
 class Turn(Record):
     """One utterance as text.
 
     written: as the source or the LLM wrote it. spoken: as it is to be said (numbers and symbols in words).
+    emotion, style: labels of how, "" for none.
     """
 
     role: Role
     written: str
     spoken: str
     author: Author
+    emotion: str = ""
+    style: str = ""
+    disfluencies: tuple[Disfluency, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Turn:
+        end = 0
+        for item in self.disfluencies:
+            if not end <= item.start < item.end <= len(self.spoken):
+                raise ValueError("disfluencies must lie in `spoken`, in order, without overlap: mend or remove them")
+            end = item.end
+        return self
+
+    @property
+    def fluent(self) -> str:
+        """`spoken` without its disfluencies."""
+        return fluent(self.spoken, self.disfluencies)
+
+
+def fluent(spoken: str, disfluencies: Iterable[Disfluency]) -> str:
+    """`spoken` without the stretches named; they may lie in any order."""
+    for item in sorted(disfluencies, key=lambda item: item.start, reverse=True):
+        spoken = spoken[: item.start] + spoken[item.end :]
+    return spoken
+
+
+class Score(Record):
+    """A named number. Names: wer, cer, per (edit rates); mos_sig, mos_bak, mos_ovr (DNSMOS, 1 to 5);
+    logprob, no_speech, compression_ratio (the recogniser's own); chars_per_second; of a text: coherence, naturalness,
+    consistency, safety, self_contained (the LLM's review, 1 to 5)."""
+
+    name: str
+    value: float
 
 
 class Dialogue(Record):
-    """The text of a dialogue: at least two turns, the first is the user's, the last is the assistant's."""
+    """The text of a dialogue: at least two turns, the first is the user's, the last is the assistant's.
+
+    instruction: what the source asked for before it was rewritten into the first turn, "" if it was not.
+    code_switch: a Mandarin dialogue that mixes in English. scores: the review's.
+    """
 
     plan: PlannedDialogue
     system: str
     source: Source
     turns: tuple[Turn, ...]
+    instruction: str = ""
+    topic: str = ""
+    persona: str = ""
+    scenario: str = ""
+    code_switch: bool = False
+    scores: tuple[Score, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Dialogue:
+        roles = [turn.role for turn in self.turns]
+        if not roles or len(roles) % 2 or roles != ["user", "assistant"] * (len(roles) // 2):
+            raise ValueError(f"turns must alternate user, assistant, and end with the assistant's (they are {roles})")
+        return self
 
 
 class TextAttempt(Record):
-    """A text that did not pass, why, and which turn (0-based) it was written for."""
+    """A text that did not pass, why, and which turn (0-based) it was written for; turn -1: for the whole dialogue."""
 
     turn: int
     author: Author
     text: str
     reason: str
-
-
-class Score(Record):
-    """A named number. Names: wer, cer, per (edit rates); mos_sig, mos_bak, mos_ovr (DNSMOS, 1 to 5);
-    logprob, no_speech, compression_ratio (the recogniser's own); chars_per_second."""
-
-    name: str
-    value: float
 
 
 class RejectedTurn(Record):
@@ -117,12 +189,23 @@ class Reject(Record):
 
 
 class TextLine(Record):
-    """What became of a planned dialogue in the text campaign: `dialogue` or `reject`, and what failed before."""
+    """What became of a planned dialogue in the text campaign: `dialogue` or `reject`, and what failed before.
+
+    Neither of the two: somebody set `dialogue` to null to have it rejected by hand.
+    """
 
     plan: PlannedDialogue
     dialogue: Dialogue | None
     reject: Reject | None
     failed: tuple[TextAttempt, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> TextLine:
+        if self.dialogue is not None and self.reject is not None:
+            raise ValueError("a line holds a dialogue or a reject, not both: set one to null")
+        if self.dialogue is not None and self.dialogue.plan != self.plan:
+            raise ValueError("dialogue.plan is not the plan of its line")
+        return self
 
 
 @dataclass(frozen=True)
@@ -184,6 +267,9 @@ class SampleTurn(Record):
     written: str
     spoken: str
     author: Author
+    emotion: str
+    style: str
+    disfluencies: tuple[Disfluency, ...]
     voice: str
     start: float
     end: float
@@ -237,6 +323,12 @@ class Sample(Record):
     split: Split
     system: str
     source: Source
+    instruction: str
+    topic: str
+    persona: str
+    scenario: str
+    code_switch: bool
+    text_scores: tuple[Score, ...]
     duration: float
     user_rate: int
     assistant_rate: int

@@ -7,6 +7,7 @@
     │   └── RunFolderError          2     the folder is no run, or somebody else is writing to it
     ├── ModelError                  3     a model file is missing or is not the one it should be
     ├── EndpointError               3     an HTTP endpoint is down, refuses the key or lacks the model: ends the run
+    ├── BudgetError                 5     the run may not spend more on the LLM: ends the run
     ├── StorageError                4     no space left, read-only
     ├── DataError                   1     a shard, index or manifest is not what was published
     ├── RunIncomplete               1     the run ended but lost units or workers
@@ -46,6 +47,10 @@ class ModelError(SpeechchatError):
 
 class EndpointError(SpeechchatError):
     exit_code = 3
+
+
+class BudgetError(SpeechchatError):
+    exit_code = 5
 
 
 class StorageError(SpeechchatError):

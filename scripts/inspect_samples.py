@@ -27,7 +27,7 @@ from rich.text import Text
 
 from pipeline import audio
 from pipeline.config import Config
-from pipeline.dialogue import Language, Reject, Role, Sample, SampleTurn, Split, TextLine
+from pipeline.dialogue import Dialogue, Language, Reject, Role, Sample, SampleTurn, Split, TextLine
 from pipeline.engine.run import load_frozen
 from pipeline.errors import DataError, SpeechchatError, UsageError
 from pipeline.shards.format import Encoded
@@ -185,6 +185,8 @@ def print_entry(console: Console, entry: Entry) -> None:
     lines: list[tuple[int, Text]] = [(0, head)]
     if entry.reject:
         lines.append((2, Text(entry.reject.detail, "red")))
+    if entry.line.dialogue:
+        lines += [(2, Text(f"{name}: {value}", "dim")) for name, value in about(entry.line.dialogue)]
     if sample:
         for turn in sample.turns:
             first, *others = turn_lines(turn, sample.language)
@@ -192,10 +194,25 @@ def print_entry(console: Console, entry: Entry) -> None:
     elif entry.line.dialogue:
         lines += [(2, Text(f"{turn.role} ({turn.author}): {turn.spoken}")) for turn in entry.line.dialogue.turns]
     for failed_text in entry.line.failed:
-        where = f"not spoken, turn {failed_text.turn}, {failed_text.author}, {failed_text.reason}"
+        turn_of = f"turn {failed_text.turn}" if failed_text.turn >= 0 else "the whole"
+        where = f"not spoken, {turn_of}, {failed_text.author}, {failed_text.reason}"
         lines.append((2, Text(f"{where}: {failed_text.text}", "dim")))
     for indent, line in lines:
         console.print(Padding(line, (0, 0, 0, indent), expand=False))
+
+
+def about(dialogue: Dialogue) -> Iterator[tuple[str, str]]:
+    """What the text was made of, as far as something is known, and its marks."""
+    for name in ("instruction", "topic", "persona", "scenario", "system"):
+        if value := getattr(dialogue, name):
+            yield name, value
+    if dialogue.scores:
+        yield "review", ", ".join(f"{score.name} {score.value:g}" for score in dialogue.scores)
+
+
+def labels(turn: SampleTurn) -> str:
+    """Emotion, style and disfluencies of a turn."""
+    return ", ".join(filter(None, (turn.emotion, turn.style, *(item.kind for item in turn.disfluencies))))
 
 
 def turn_lines(turn: SampleTurn, language: Language) -> Iterator[Text]:
@@ -204,6 +221,7 @@ def turn_lines(turn: SampleTurn, language: Language) -> Iterator[Text]:
         (f"{turn.role:9}", "blue" if turn.role == "user" else "yellow"),
         f" {turn.voice}, by {turn.author}  ",
         (f"{turn.metric} {turn.error_rate:.3f}", "red" if failed(turn) else "green"),
+        (f"  {labels(turn)}", "dim"),
     )
     if turn.written != turn.spoken:
         yield Text(f"written  {turn.written}")
@@ -266,7 +284,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(failed=failed, lowest_mos=lowest_mos, repliers=repliers)
+    environment.globals.update(about=about, failed=failed, labels=labels, lowest_mos=lowest_mos, repliers=repliers)
     cards = (make_card(entry, out, pictures) for entry in entries)
     template = environment.get_template("inspect.html.j2")
     return template.render(

@@ -60,7 +60,7 @@ def main(
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobStatus, JobSubmissionClient
 
-    from pipeline.engine.ray import use_token
+    from pipeline.engine.cluster import use_token
 
     environment = runtime_env(working_dir, requirements, env or [])
     use_token()

@@ -35,7 +35,7 @@ def ray_here() -> Iterator[None]:
     import ray
 
     from pipeline.config import EngineConfig
-    from pipeline.engine.ray import connect
+    from pipeline.engine.cluster import connect
 
     connect(EngineConfig())
     yield

@@ -190,7 +190,7 @@ def _write_text(folder: RunFolder, unit: Unit, unit_size: int, rejected: int) ->
 def _text_line(planned: PlannedDialogue, number: int, refused: bool) -> TextLine:
     if refused and number % 2:
         link = TextAttempt(turn=1, author="source", text="http://example.org", reason="url")
-        reject = Reject(id=planned.id, language=planned.language, stage="text", reason="url", detail="turn 1: a link")
+        reject = Reject(id=planned.id, language=planned.language, stage="filter", reason="url", detail="turn 1: a link")
         return TextLine(plan=planned, dialogue=None, reject=reject, failed=(link,))
     rows = ROWS[planned.language]
     lines = rows[planned.ordinal % len(rows)]

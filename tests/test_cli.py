@@ -123,8 +123,8 @@ def test_an_unknown_preset(speechchat: CommandLine, tmp_path: Path) -> None:
         ("", ["engine.kind=slurm"], ["engine.kind", "'ray' or 'local'"]),
         ("", ["tts.engine=kokro"], ["tts.engine: unknown engine 'kokro'", "did you mean 'kokoro'?"]),
         ("", ["cast.agents.en=[af_hart]"], ["there is no voice 'af_hart'", "af_heart"]),
-        ("", ["source.topics.en=[fodo]"], ["no topic 'fodo'", "food"]),
-        ("", ["writer.prompt=repl"], ["repl", "reply"]),
+        ("", ["sources.chatterbot-corpus.topics.en=[fodo]"], ["no topic 'fodo'", "food"]),
+        ("", ["text.converse.prompt=repl"], ["repl", "reply"]),
     ],
 )
 def test_a_bad_configuration(

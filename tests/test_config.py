@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def refused(tmp_path: Path, text: str, *settings: str) -> str:
         ("writer.base-url", "writer.base_url"),
         ("audio.userrate", "audio.user_rate"),
         ("loudness", "audio.loudness"),  # a key of that very name, elsewhere
+        ("sources.mine.licence", "sources.mine.license"),
+        ("writer.endpoints.mine.wieght", "writer.endpoints.mine.weight"),
         ("tts.concurrency", "writer.concurrency"),
     ],
 )
@@ -68,12 +71,15 @@ def test_every_wrong_key_of_a_file_is_named_at_once(tmp_path: Path) -> None:
 
 def test_every_key_of_the_tree_can_be_set(tmp_path: Path) -> None:
     """`all_keys`, from which neighbours are named, and the tree itself agree."""
-    dumped = Config().model_dump(mode="json")
-    for key in all_keys():
+    endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
+    config = Config.model_validate({"writer": {"endpoints": {"mine": endpoint}}})
+    dumped = config.model_dump(mode="json")
+    for key in (key.replace("sources.*", "sources.chatterbot").replace("*", "mine") for key in all_keys()):
         node = dumped
         for part in key.split("."):
             node = node[part]
-        assert load(tmp_path, "", f"{key}={yaml.safe_dump(node, default_flow_style=True)}") == Config()
+        setting = f"{key}={yaml.safe_dump(node, default_flow_style=True)}"
+        assert load(tmp_path, json.dumps(dumped), setting) == config
 
 
 # ---- values -------------------------------------------------------------------------------------------------------
@@ -211,7 +217,7 @@ EXECUTION = [
     "writer.concurrency=2",
     "writer.timeout=9",
     "writer.retries=0",
-    "source.path=/elsewhere",
+    "sources.chatterbot-corpus.data=/elsewhere",
     "tts.model_path=/elsewhere",
     "asr.model_path=/elsewhere",
     "writer.model_path=/elsewhere",

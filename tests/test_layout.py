@@ -36,7 +36,13 @@ MAY: dict[str, set[str]] = {
     "pipeline": KNOWN | {"shards"},  # the public names
     "scripts": LIBRARIES | WORK | {"plan", "models", "stages", "engine", "pipeline"},
 }
-SAME_ROOM = {"console": "cli", "model_pull": "models", "model_registry": "models", "presets": "config"}
+SAME_ROOM = {
+    "console": "cli",
+    "model_pull": "models",
+    "sections": "config",
+    "model_registry": "models",
+    "presets": "config",
+}
 
 HEAVY = (
     "onnxruntime",

@@ -38,14 +38,14 @@ def test_accepted_rejected_retaken(tmp_path: Path) -> None:
     assert _verified(folder).ok
     stats = Stats.model_validate_json(folder.stats.read_bytes())
     assert (stats.planned, stats.accepted) == (8, 5)
-    assert stats.rejected == {"judge: wer": 2, "text: url": 1}
+    assert stats.rejected == {"judge: wer": 2, "filter: url": 1}
     assert stats.splits == {"test": 1, "train": 4}
     assert stats.retaken_turns == 2
     assert stats.llm_turns == 2
     rejects = [item for manifest in folder.manifests() for item in read_rejects(folder, manifest)]
     assert [(reject.stage, encoded is not None) for reject, encoded in rejects] == [
         ("judge", True),
-        ("text", False),
+        ("filter", False),
         ("judge", True),
     ]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -16,14 +17,13 @@ from pipeline.dialogue import ModelUse
 from pipeline.errors import ConfigError
 from pipeline.plan import Unit
 from pipeline.shards.store import Manifest, RunFolder
-from pipeline.sources import ChatterbotSource
 from pipeline.stages import cast, judge, listen, pack, speak
 from pipeline.stages.cast import Casting
 from pipeline.stages.pack import Origin
+from pipeline.stages.replies import Ledger
 from pipeline.stages.studio import Progress, Studio
-from pipeline.stages.write import TextStage, text_digest_parts
+from pipeline.stages.write import TextProgress, TextStage, text_digest_parts
 from pipeline.text.rates import warm
-from prompts import load
 from speakers import load_library
 
 EMBEDDED = "gemma-3-270m"
@@ -62,12 +62,20 @@ class Observer(Protocol):
     """Told by the driver; each call returns at once."""
 
     def planned(self, config: Config, done: Done) -> None: ...
+    def writing(self, dialogues: int) -> None:
+        """So many texts are to be written before anything is spoken."""
+        ...
+
     def wrote(self, unit: int, seconds: float) -> None:
         """The text of a unit is there; seconds: it took, other units beside it included."""
         ...
 
-    def written(self, dialogues: int) -> None:
-        """dialogues: texts written in this session so far."""
+    def written(self, progress: TextProgress) -> None:
+        """What all writers together have done in this session."""
+        ...
+
+    def compared(self, done: int, total: int) -> None:
+        """The barrier between text and speech has gone through `done` of `total` units."""
         ...
 
     def progress(self, studios: list[Progress]) -> None: ...
@@ -77,9 +85,17 @@ class Observer(Protocol):
 
 class Engine(Protocol):
     """Takes every unit through text and speech. Units that cannot be made are quarantined and named to the observer;
-    an error that no other unit would escape (a dead endpoint, a full disk, a missing model) is raised."""
+    an error that no other unit would escape (a dead endpoint, a full disk, a missing model) is raised.
 
-    def run(self, job: Job, units: Iterator[Unit], observer: Observer) -> None: ...
+    A context manager: whatever it starts lives until it is left.
+    """
+
+    def __enter__(self) -> Engine: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def run(self, job: Job, units: Iterator[Unit], observer: Observer, text_only: bool = False) -> None:
+        """text_only: stop where a unit's text is published."""
+        ...
 
 
 def make_job(config: Config, root: Path) -> Job:
@@ -87,11 +103,13 @@ def make_job(config: Config, root: Path) -> Job:
     voices, topics, templates, model files. Raises ConfigError, ModelError."""
     library = load_library()
     Casting(config, library)
-    writer_models = (writer_use(config),)
+    if config.writer.reuse:  # a worker may stand in another folder
+        writer = config.writer.model_copy(update={"reuse": config.writer.reuse.resolve()})
+        config = config.model_copy(update={"writer": writer})
+    writer_models = writer_uses(config)
     speech_models = backends.speech_models(config)
     content = config.content()
-    templates = [load(config.writer.prompt, language) for language in config.active_languages]
-    text = digest(*text_digest_parts(config, templates, ChatterbotSource(config)), _plain(writer_models))
+    text = digest(*text_digest_parts(config), _plain(writer_models))
     speech_keys = {key: content[key] for key in ("cast", "tts", "audio", "asr", "quality")}
     versions = [cast.VERSION, speak.VERSION, listen.VERSION, pack.VERSION]
     digests = {
@@ -102,14 +120,24 @@ def make_job(config: Config, root: Path) -> Job:
     return Job(config, root, Origin(f"speechchat {__version__}", digests, writer_models + speech_models))
 
 
-def writer_use(config: Config) -> ModelUse:
-    if config.writer.base_url is None:
-        if config.writer.model != EMBEDDED:
-            raise ConfigError(
-                f"writer.model={config.writer.model!r} needs writer.base_url: without it {EMBEDDED} writes"
-            )
-        return models.uses(EMBEDDED, "writer", config.writer.model_path)
-    return ModelUse(role="writer", name=config.writer.model, sha256="", license="as stated by the endpoint")
+def writer_uses(config: Config) -> tuple[ModelUse, ...]:
+    """The LLMs that write and review. Raises ConfigError where one is named that nobody serves, ModelError."""
+    writer, review = config.writer, config.text.review
+    if config.embedded:
+        if writer.model != EMBEDDED:
+            raise ConfigError(f"writer.model={writer.model!r} needs writer.base_url: without it {EMBEDDED} writes")
+        uses = {writer.model: models.uses(EMBEDDED, "writer", writer.model_path)} if config.llm_steps else {}
+    else:
+        names = sorted({item.model for item in writer.endpoints.values()}) or [writer.model]
+        uses = {name: _served("writer", name) for name in names if config.llm_steps}
+    if review.enabled and (review.base_url or review.model):
+        name = review.model or writer.model
+        uses.setdefault(name, _served("reviewer", name))
+    return tuple(uses.values())
+
+
+def _served(role: str, name: str) -> ModelUse:
+    return ModelUse(role=role, name=name, sha256="", license="as stated by the endpoint")
 
 
 def _plain(uses: tuple[ModelUse, ...]) -> list[dict[str, str]]:
@@ -120,25 +148,49 @@ def _plain(uses: tuple[ModelUse, ...]) -> list[dict[str, str]]:
 async def open_text(job: Job) -> AsyncIterator[TextStage]:
     """The text stage of one worker; without an endpoint in the configuration it starts the embedded one beside it."""
     # Here and not above: the client takes seconds to import, and only a worker that writes needs it.
-    from pipeline.backends.llm.openai import OpenAIWriter
+    from pipeline.backends.llm.openai import make_writer
 
-    config = job.config.writer
-    source = ChatterbotSource(job.config)
-    with ExitStack() as stack:
+    config = job.config
+    concurrency = writing_slots(config)
+    async with AsyncExitStack() as stack:
         stack.enter_context(job.folder.worker_lock())
-        if config.base_url is None:
-            model = models.main_file(EMBEDDED, config.model_path)
-            server = stack.enter_context(contextlib.closing(EmbeddedServer(model)))
-            # One slot serves one request at a time: a longer queue would only run into the timeout, and dialogues
-            # that are written one after the other let the first unit be spoken while the second is written.
-            config = config.model_copy(update={"concurrency": SLOTS})
-            writer = OpenAIWriter(config, server.base_url, request_extras, deterministic=True)
-        else:
-            writer = OpenAIWriter(config, config.base_url, None, deterministic=False)
-        try:
-            yield TextStage(job.config.model_copy(update={"writer": config}), writer, source, job.folder)
-        finally:
-            await writer.close()
+        served = None
+        if config.embedded and config.llm_steps:
+            model = models.main_file(EMBEDDED, config.writer.model_path)
+            served = stack.enter_context(contextlib.closing(EmbeddedServer(model))).base_url, request_extras
+        writer = make_writer(config, served)
+        stack.push_async_callback(writer.close)
+        ledger = (
+            Ledger(job.folder.ledger, config.writer.budget, 2 * config.writer.timeout) if config.writer.budget else None
+        )
+        stage = TextStage(config, writer, job.folder, ledger, concurrency)
+        notes = _Notes(stage)
+        logging.getLogger("speechchat").addHandler(notes)
+        stack.callback(logging.getLogger("speechchat").removeHandler, notes)
+        yield stage
+
+
+class _Notes(logging.Handler):
+    """Hands a worker's warnings over to the driver, which shows them: nobody reads a worker's own output."""
+
+    def __init__(self, stage: TextStage):
+        super().__init__(logging.WARNING)
+        self._stage = stage
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._stage.progress.notes += (record.getMessage(),)
+
+
+def writing_slots(config: Config) -> int:
+    """Dialogues that a writer has under way: as many as its endpoints serve at once.
+
+    The embedded LLM serves one request at a time: a longer queue would only run into the timeout, and dialogues that
+    are written one after the other let the first unit be spoken while the second is written.
+    """
+    writer = config.writer
+    if config.embedded:
+        return SLOTS
+    return sum(item.concurrency or writer.concurrency for item in writer.endpoints.values()) or writer.concurrency
 
 
 def open_studio(job: Job) -> tuple[Studio, BinaryIO]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 
 from pipeline.engine.base import Job, Observer, open_studio, open_text
 from pipeline.engine.failures import quarantine
@@ -16,30 +17,69 @@ from pipeline.stages.write import TextStage
 
 
 class LocalEngine:
-    def run(self, job: Job, units: Iterator[Unit], observer: Observer) -> None:
-        asyncio.run(self._run(job, units, observer))
+    def __enter__(self) -> LocalEngine:
+        return self
 
-    async def _run(self, job: Job, units: Iterator[Unit], observer: Observer) -> None:
-        studio, lock = open_studio(job)
-        with lock:
-            async with open_text(job) as text:
-                for unit in units:
-                    await self._unit(job, unit, text, studio, observer)
+    def __exit__(self, *_: object) -> None:
+        pass
 
-    async def _unit(self, job: Job, unit: Unit, text: TextStage, studio: Studio, observer: Observer) -> None:
+    def run(self, job: Job, units: Iterator[Unit], observer: Observer, text_only: bool = False) -> None:
+        asyncio.run(_Session(job, observer, text_only).run(units))
+
+
+class _Session:
+    """One pass over units. The models are opened when the first unit needs them, and closed at the end."""
+
+    def __init__(self, job: Job, observer: Observer, text_only: bool):
+        self._job = job
+        self._observer = observer
+        self._text_only = text_only
+        self._text: TextStage | None = None
+        self._studio: Studio | None = None
+        self._stack = AsyncExitStack()
+
+    async def run(self, units: Iterator[Unit]) -> None:
+        async with self._stack:
+            for unit in units:
+                await self._unit(unit)
+
+    async def _unit(self, unit: Unit) -> None:
+        job, observer = self._job, self._observer
         for attempt in range(1, job.config.engine.tries + 1):
             try:
-                started = time.perf_counter()
-                if await text.run(unit):
-                    observer.wrote(unit.number, time.perf_counter() - started)
-                observer.written(text.written)
-                observer.finished(await _watch(studio, unit, observer), studio.progress)
+                await self._write(unit)
+                if not self._text_only:
+                    studio = self._open_studio()
+                    observer.finished(await _watch(studio, unit, observer), studio.progress)
                 return
             except Exception as error:  # a bug, or a damaged file, fails its unit loudly, never the run
                 if isinstance(error, SpeechchatError) and not isinstance(error, DataError):
                     raise
                 if attempt == job.config.engine.tries:
                     observer.trouble(quarantine(job.folder, unit, error, attempt))
+
+    async def _write(self, unit: Unit) -> None:
+        if self._job.folder.text(unit.number).exists():
+            return
+        if self._text is None:
+            self._text = await self._stack.enter_async_context(open_text(self._job))
+        text, started = self._text, time.perf_counter()
+        work = asyncio.create_task(text.run(unit))
+        try:
+            while not work.done():
+                await asyncio.wait([work], timeout=0.5)
+                self._observer.written(text.progress)
+        finally:
+            work.cancel()  # does nothing to one that is done
+            await asyncio.gather(work, return_exceptions=True)
+        if work.result():
+            self._observer.wrote(unit.number, time.perf_counter() - started)
+
+    def _open_studio(self) -> Studio:
+        if self._studio is None:
+            self._studio, lock = open_studio(self._job)
+            self._stack.enter_context(lock)
+        return self._studio
 
 
 async def _watch(studio: Studio, unit: Unit, observer: Observer) -> Manifest:

@@ -7,11 +7,9 @@ retries stay off, so that there is one place that counts.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import logging
-import os
-import signal
-import threading
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -20,19 +18,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray._private import ray_constants
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.config import EngineConfig
-from pipeline.engine.base import Job, Observer, open_studio, open_text
+from pipeline.engine.base import Job, Observer, open_studio, open_text, writing_slots
+from pipeline.engine.cluster import connect
 from pipeline.engine.failures import quarantine
-from pipeline.errors import DataError, EndpointError, RunIncomplete, SpeechchatError
+from pipeline.errors import BudgetError, DataError, RunIncomplete, SpeechchatError
 from pipeline.plan import Unit
 from pipeline.shards.store import Manifest
 from pipeline.stages.studio import Progress
-
-UNITS_PER_WRITER = 2  # so that a writer's endpoint never waits for the last dialogue of a unit
+from pipeline.stages.write import DRAIN, TextProgress
 
 
 @ray.remote
@@ -43,19 +38,27 @@ class TextActor:
         self._job = job
         self._stack = AsyncExitStack()
         self._stage: Any = None
+        self._work: set[asyncio.Task[bool]] = set()
 
     async def open(self) -> None:
         self._stage = await self._stack.enter_async_context(open_text(self._job))
 
-    async def run(self, unit: Unit) -> float:
+    async def run(self, unit: Unit) -> tuple[float, TextProgress]:
         started = time.perf_counter()
-        await self._stage.run(unit)
-        return time.perf_counter() - started
+        work = asyncio.ensure_future(self._stage.run(unit))
+        self._work.add(work)
+        work.add_done_callback(self._work.discard)
+        await work
+        return time.perf_counter() - started, self._stage.progress
 
-    async def progress(self) -> int:
-        return self._stage.written if self._stage else 0
+    async def progress(self) -> TextProgress:
+        return self._stage.progress if self._stage else TextProgress()
 
     async def close(self) -> None:
+        """Stop; what was asked of an endpoint is given a moment to come in, because it may be paid for."""
+        for work in self._work:
+            work.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
         await self._stack.aclose()
 
 
@@ -79,60 +82,30 @@ class StudioActor:
 
 
 class RayEngine:
-    def run(self, job: Job, units: Iterator[Unit], observer: Observer) -> None:
-        connected = ray.is_initialized()
-        if not connected:
+    """Ray is joined or started when the first pass begins, and left at the end."""
+
+    def __init__(self) -> None:
+        self._connected = False
+
+    def __enter__(self) -> RayEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connected:
+            ray.shutdown()
+
+    def run(self, job: Job, units: Iterator[Unit], observer: Observer, text_only: bool = False) -> None:
+        if not ray.is_initialized():
             connect(job.config.engine)
-        schedule = _Schedule(job, units, observer)
+            self._connected = True
+        schedule = _Schedule(job, units, observer, text_only)
         try:
             schedule.run()
+        except BudgetError:
+            schedule.drain()
+            raise
         finally:
             schedule.close()
-            if not connected:
-                ray.shutdown()
-
-
-def connect(config: EngineConfig) -> None:
-    """Join the cluster at `address` (or in RAY_ADDRESS); without one start Ray here, on loopback only."""
-    stop = signal.getsignal(signal.SIGTERM)
-    _connect(config)
-    # Ray takes SIGTERM for itself and ends the process with a stack trace; who set a handler wants to be heard.
-    if stop is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
-
-
-def _connect(config: EngineConfig) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if config.address or os.environ.get("RAY_ADDRESS"):
-        use_token()
-        try:
-            ray.init(address=config.address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise EndpointError(
-                f"engine.address={config.address or os.environ['RAY_ADDRESS']}: no Ray cluster of this version answers "
-                f"({' '.join(str(error).split())[:200]}); start one with `ray start --head`, or leave the address out"
-            ) from None
-        return
-    # Ray listens on every interface unless it takes this machine for one that cannot be in a cluster: it reads the
-    # variable in the processes that it starts, and the constant in this one, which has imported it already.
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    ray.init(
-        address="local",  # without it, Ray joins whatever cluster was last started on this machine
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,  # only plans and manifests travel
-        **options,
-    )
-
-
-def use_token() -> None:
-    """Show the cluster the token that lies here (~/.ray/auth_token or RAY_AUTH_TOKEN), unless RAY_AUTH_MODE is set.
-
-    A cluster started on a machine with a token asks for it; a client has to be told to send it.
-    """
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 @dataclass
@@ -146,9 +119,12 @@ class _Worker:
 
 
 class _Schedule:
-    def __init__(self, job: Job, units: Iterator[Unit], observer: Observer):
+    def __init__(self, job: Job, units: Iterator[Unit], observer: Observer, text_only: bool):
         self._job = job
         self._engine = job.config.engine
+        self._text_only = text_only
+        # One more than its slots need, so that a writer's endpoint never waits for the last dialogue of a unit.
+        self._units_per_writer = 1 + math.ceil(writing_slots(job.config) / job.config.unit_size)
         self._units = units
         self._more = True
         self._observer = observer
@@ -175,7 +151,17 @@ class _Schedule:
                 self._settle(running[ref], ref)
             self._poll()
 
+    def drain(self) -> None:
+        """Let the writers have the replies that are on their way, which are paid; they find no room for another."""
+        writing = [ref for worker in self._workers if worker.kind == "text" for ref in worker.tasks]
+        if writing:
+            ray.wait(writing, num_returns=len(writing), timeout=self._job.config.writer.timeout)
+
     def close(self) -> None:
+        busy = [item for item in self._workers if item.kind == "text" and any(item.tasks.values())]
+        closing = [worker.handle.close.remote() for worker in busy]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=DRAIN + 2)
         for worker in self._workers:
             ray.kill(worker.handle)
 
@@ -190,15 +176,21 @@ class _Schedule:
             if unit is None:
                 self._more = False
             elif self._job.folder.text(unit.number).exists():
-                self._unspoken.append(unit)
+                self._hand_over(unit)
             else:
                 self._unwritten.append(unit)
+
+    def _hand_over(self, unit: Unit) -> None:
+        """The text of a unit is there."""
+        if not self._text_only:
+            self._unspoken.append(unit)
 
     def _assign(self) -> None:
         """Give waiting units to workers with room, opening workers as long as there is work for them."""
         self._open("text", len(self._unwritten), self._engine.writers)
-        self._open("studio", len(self._unwritten) + len(self._unspoken) + self._writing(), self._studios())
-        for kind, queue, room in (("text", self._unwritten, UNITS_PER_WRITER), ("studio", self._unspoken, 1)):
+        if not self._text_only:
+            self._open("studio", len(self._unwritten) + len(self._unspoken) + self._writing(), self._studios())
+        for kind, queue, room in (("text", self._unwritten, self._units_per_writer), ("studio", self._unspoken, 1)):
             # Not before it has opened: an asynchronous actor may begin a unit while it still opens.
             pool = [worker for worker in self._workers if worker.kind == kind and None not in worker.tasks.values()]
             while queue:
@@ -273,10 +265,18 @@ class _Schedule:
             return
         worker.restarts = 0  # only deaths in a row use up a worker
         if worker.kind == "text":
-            self._observer.wrote(unit.number, result)
-            self._unspoken.append(unit)
+            seconds, progress = result
+            self._advance(worker, progress)
+            self._observer.wrote(unit.number, seconds)
+            self._hand_over(unit)
         else:
             self._observer.finished(*result)
+
+    def _advance(self, worker: _Worker, progress: TextProgress) -> None:
+        """What a writer says with a unit may be the last that is heard of it, and answers overtake each other."""
+        seen = self._seen.get(id(worker), progress)
+        self._seen[id(worker)] = max(seen, progress, key=lambda item: item.dialogues)
+        self._polls = {poll: asked for poll, asked in self._polls.items() if asked is not worker}
 
     def _again(self, kind: str, unit: Unit, error: Exception) -> None:
         self._tries[unit.number] += 1
@@ -290,6 +290,7 @@ class _Schedule:
         units = [lost for lost in (unit, *worker.tasks.values()) if lost is not None]
         suspected = [self._blame(worker.kind, lost, error) for lost in units]
         worker.tasks.clear()
+        self._seen.pop(id(worker), None)
         with contextlib.suppress(RayError):
             ray.kill(worker.handle)  # one that cannot be reached may still be at work
         # Deaths with a suspect are counted on the dialogue, which ends them; only the others use up the worker.
@@ -338,5 +339,16 @@ class _Schedule:
             except RayError:
                 self._seen.pop(id(worker), None)  # its death is settled where its unit is
         seen = [(worker.kind, self._seen[id(worker)]) for worker in self._workers if id(worker) in self._seen]
-        self._observer.written(sum(value for kind, value in seen if kind == "text"))
+        self._observer.written(_together([value for kind, value in seen if kind == "text"]))
         self._observer.progress([value for kind, value in seen if kind == "studio"])
+
+
+def _together(parts: list[TextProgress]) -> TextProgress:
+    return TextProgress(
+        dialogues=sum(part.dialogues for part in parts),
+        kept=sum(part.kept for part in parts),
+        replies=sum(part.replies for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        cost=sum(part.cost for part in parts),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )

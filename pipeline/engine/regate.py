@@ -61,7 +61,7 @@ def regate(source: Path, out: Path, settings: Iterable[str], observer: Observer)
 
 
 def _judged_by(config: Config, frozen: Frozen, settings: Iterable[str]) -> Config:
-    data = config.content()
+    data = config.model_dump(mode="json")
     for setting in settings:
         if not setting.startswith("judge."):
             raise ConfigError(f"--set {setting!r}: regate changes only judge.* (anything else needs a new run)")
@@ -75,8 +75,9 @@ def _regate_unit(old: RunFolder, new: RunFolder, unit: Unit, manifest: Manifest,
         problem = check_file(old.root / fact.path, fact.bytes, fact.sha256)
         if problem:
             raise DataError(f"{problem}; a damaged run is not regated: see `speechchat verify {old.root}`")
-    if not new.text(unit.number).exists():
-        publish(new.text(unit.number), old.text(unit.number).read_bytes())
+    for place in (RunFolder.rows, RunFolder.text, RunFolder.verdicts):
+        if place(old, unit.number).exists() and not place(new, unit.number).exists():
+            publish(place(new, unit.number), place(old, unit.number).read_bytes())
     clips: dict[str, Encoded] = {item.sample.key: item for item in read_unit(old, manifest)}
     rejects: dict[str, Reject] = {}
     for reject, encoded in read_rejects(old, manifest):

@@ -7,22 +7,25 @@ totals.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from pipeline import sources
 from pipeline.config import Config, parse_yaml, validate_config
 from pipeline.dialogue import ModelUse, Record
 from pipeline.engine.base import Done, Engine, Job, Observer, make_job
 from pipeline.engine.failures import quarantined
 from pipeline.errors import ConfigError, RunFolderError, RunIncomplete, RunMismatchError
-from pipeline.plan import plan_units, unit_count
+from pipeline.plan import Unit, plan_units, unit_count
 from pipeline.shards.card import card
 from pipeline.shards.stats import Stats, run_stats
 from pipeline.shards.store import TEMPORARY, Manifest, RunFolder, publish, storage_errors
+from pipeline.stages.dedup import apply_barrier, check_barrier
+from pipeline.stages.draw import Draw
+from pipeline.stages.replies import rebuild_ledger
 from pipeline.stages.studio import Progress
 
 
@@ -33,11 +36,12 @@ class Frozen(Record):
     models: tuple[ModelUse, ...]
 
 
-def run(config: Config, out: Path, observer: Observer) -> Stats:
-    """Make or finish the run in `out`; a finished run is left as it is.
+def run(config: Config, out: Path, observer: Observer, until: Literal["write"] | None = None) -> Stats:
+    """Make or finish the run in `out`; a finished run is left as it is. until: stop when all text is written.
 
     Raises RunMismatchError for a folder that holds another configuration, RunFolderError, ConfigError, ModelError,
-    EndpointError, StorageError, and RunIncomplete at the end if units were lost (everything else is then done).
+    EndpointError, BudgetError, StorageError, and RunIncomplete at the end if units were lost (everything else is then
+    done).
     """
     require_place(out)
     job = make_job(config, out.resolve())
@@ -50,8 +54,7 @@ def run(config: Config, out: Path, observer: Observer) -> Stats:
             done.add(manifest)
         observer.planned(config, done)
         if len(finished) < unit_count(config):
-            todo = (unit for unit in plan_units(config) if unit.number not in finished)
-            engine(config).run(job, todo, _Recorder(job.folder, observer))
+            _make(job, finished, _Recorder(job.folder, observer), until)
             job.folder.sweep()
         lost = _settle_quarantine(job.folder)
         stats = write_totals(job.folder, config)
@@ -61,6 +64,37 @@ def run(config: Config, out: Path, observer: Observer) -> Stats:
             "run the same command again to try them once more"
         )
     return stats
+
+
+def _make(job: Job, finished: set[int], observer: Observer, until: Literal["write"] | None) -> None:
+    """The campaigns: text and speech unit by unit, or all the text first where something needs it."""
+    config, folder = job.config, job.folder
+    if config.writer.budget or folder.ledger.exists():
+        rebuild_ledger(folder, config)
+    if config.writer.reuse and not RunFolder(config.writer.reuse).config.is_file():
+        raise ConfigError(f"writer.reuse: {config.writer.reuse} is no run (it holds no config.yaml); mend the path")
+    check_barrier(config, folder)
+    drawing = Draw(config, folder)
+
+    def units(unwritten: bool = False) -> Iterator[Unit]:
+        for unit in plan_units(config):
+            if unit.number not in finished and not (unwritten and folder.text(unit.number).exists()):
+                if not folder.text(unit.number).exists():
+                    drawing.ensure(unit)
+                yield unit
+
+    with engine(config) as workers:
+        if until == "write" or config.dedup.barrier:
+            missing = sum(not folder.text(unit.number).exists() for unit in plan_units(config))
+            observer.writing(missing * config.unit_size)
+            workers.run(job, units(unwritten=True), observer, text_only=True)
+        if config.dedup.barrier:
+            # A verdict hangs on all dialogues before it: nothing is spoken while the text of a unit is missing.
+            if any(not folder.text(unit.number).exists() for unit in plan_units(config)):
+                return
+            apply_barrier(config, folder, lambda: plan_units(config), observer.compared)
+        if until is None:
+            workers.run(job, units(), observer)
 
 
 def require_place(out: Path) -> None:
@@ -93,6 +127,9 @@ def freeze(job: Job) -> None:
         _match(folder, old_config, old, config, frozen)
         if old_config.dialogues == config.dialogues:
             return
+    else:
+        # Rows that were drawn for another configuration, of which nothing came.
+        shutil.rmtree(folder.root / "sources", ignore_errors=True)
     text = "# Frozen: what the shards in this folder were made with. `dialogues` may grow.\n" + yaml.safe_dump(
         {**config.content(), "provenance": frozen.model_dump(mode="json")}, sort_keys=False, allow_unicode=True
     )
@@ -101,9 +138,10 @@ def freeze(job: Job) -> None:
 
 def _begun(folder: RunFolder) -> bool:
     """Whether anything was made in the run yet; until then its configuration may still be changed."""
-    return any(
-        path.is_file() for name in ("dialogues", "logs/dialogues", "shards") for path in (folder.root / name).rglob("*")
-    )
+    made = any(path.is_file() for name in ("dialogues", "shards") for path in (folder.root / name).rglob("*"))
+    # A journal may hold nothing but requests that nobody answered.
+    replies = (folder.logs / "replies").rglob("*.jsonl")
+    return made or any(b'"text"' in path.read_bytes() for path in replies)
 
 
 def load_frozen(folder: RunFolder) -> tuple[Config, Frozen]:
@@ -120,7 +158,18 @@ def load_frozen(folder: RunFolder) -> tuple[Config, Frozen]:
         raise ConfigError(
             f"{folder.config}: provenance is missing or damaged, so this folder cannot be trusted"
         ) from None
-    return validate_config(data, str(folder.config)), frozen
+    return validate_config(_placed(data), str(folder.config)), frozen
+
+
+def _placed(data: dict[str, Any]) -> dict[str, Any]:
+    """Where a source or an endpoint is, is not frozen, and no configuration is valid without."""
+    writer = data.get("writer")
+    endpoints = writer.get("endpoints") if isinstance(writer, dict) else None
+    for items, key in ((data.get("sources"), "data"), (endpoints, "base_url")):
+        for item in items.values() if isinstance(items, dict) else ():
+            if isinstance(item, dict):
+                item.setdefault(key, "")
+    return data
 
 
 def _match(folder: RunFolder, old_config: Config, old: Frozen, config: Config, new: Frozen) -> None:
@@ -198,7 +247,7 @@ def write_totals(folder: RunFolder, config: Config) -> Stats:
     stats = run_stats(folder, config)
     for path, text in (
         (folder.stats, stats.model_dump_json(indent=1) + "\n"),
-        (folder.card, card(stats, config, folder, (sources.NAME, sources.LICENSE))),
+        (folder.card, card(stats, config, folder)),
     ):
         if not path.exists() or path.read_text("utf-8") != text:
             publish(path, text.encode(), replace=True)
@@ -213,6 +262,8 @@ class _Recorder:
         self._observer = observer
         self.planned = observer.planned
         self.written = observer.written
+        self.writing = observer.writing
+        self.compared = observer.compared
         self.progress = observer.progress
         self.trouble = observer.trouble
 

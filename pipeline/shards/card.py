@@ -9,8 +9,8 @@ from pipeline.shards.stats import Stats
 from pipeline.shards.store import RunFolder
 
 
-def card(stats: Stats, config: Config, folder: RunFolder, source: tuple[str, str]) -> str:
-    """Markdown; the same run always gives the same text. source: name and licence of the text."""
+def card(stats: Stats, config: Config, folder: RunFolder) -> str:
+    """Markdown; the same run always gives the same text."""
     frozen = yaml.safe_load(folder.config.read_text("utf-8"))
     models = frozen["provenance"]["models"]
     head = {
@@ -56,7 +56,7 @@ def card(stats: Stats, config: Config, folder: RunFolder, source: tuple[str, str
         "",
         "| role | model | licence | SHA-256 |",
         "|---|---|---|---|",
-        f"| text | {source[0]} | {source[1]} | |",
+        *[f"| text | {source.name} | {source.license} | |" for source in stats.sources],
         *[f"| {item['role']} | {item['name']} | {item['license']} | {item['sha256'][:16]} |" for item in models],
         "",
         "Each sample names the source of its text and that source's licence. The terms of the models above go with",

@@ -85,6 +85,7 @@ INDEX_SCHEMA = pa.schema(
         ("error_rate_mean", pa.float64()),
         ("error_rate_max", pa.float64()),
         ("mos_ovr_min", pa.float64()),
+        ("source_name", pa.string()),
         ("source", pa.string()),
         ("license", pa.string()),
         *[
@@ -115,6 +116,7 @@ def index_row(sample: Sample, members: tuple[Member, ...]) -> dict[str, Any]:
         "error_rate_mean": sum(rates) / len(rates),
         "error_rate_max": max(rates),
         "mos_ovr_min": min(mos) if mos else None,
+        "source_name": sample.source.name,
         "source": sample.source.row,
         "license": sample.source.license,
     }

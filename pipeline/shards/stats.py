@@ -14,6 +14,8 @@ from pipeline.errors import DataError
 from pipeline.plan import unit_count
 from pipeline.shards.store import Manifest, RunFolder
 
+_COLUMNS = ("user_voice", "assistant_voice", "source_name", "license")
+
 
 class RateMean(Record):
     """Mean error rate over the accepted turns of a language."""
@@ -22,6 +24,14 @@ class RateMean(Record):
     metric: str
     mean: float
     turns: int
+
+
+class SourceUse(Record):
+    """Accepted dialogues whose text began in a source."""
+
+    name: str
+    license: str
+    dialogues: int
 
 
 class Stats(Record):
@@ -46,6 +56,7 @@ class Stats(Record):
     user_hours: float
     assistant_hours: float
     voices: dict[str, int]
+    sources: tuple[SourceUse, ...]
     error_rates: tuple[RateMean, ...]
 
     @property
@@ -54,13 +65,14 @@ class Stats(Record):
 
 
 def run_stats(folder: RunFolder, config: Config) -> Stats:
-    """Memory grows with the number of voices, not of units. voices: accepted dialogues by voice."""
+    """Memory grows with the number of voices and sources, not of units. voices: accepted dialogues by voice."""
     totals: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     languages: Counter[str] = Counter()
     splits: Counter[str] = Counter()
     voices: Counter[str] = Counter()
+    sources: Counter[tuple[str, str]] = Counter()
     rates: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0])
     for manifest in folder.manifests():
         totals["units"] += 1
@@ -75,7 +87,9 @@ def run_stats(folder: RunFolder, config: Config) -> Stats:
             sums = rates[rate.language, rate.metric]
             sums[0] += rate.total
             sums[1] += rate.turns
-        voices.update(_voices(folder, manifest))
+        index = _index(folder, manifest)
+        voices.update(index["user_voice"] + index["assistant_voice"])
+        sources.update(zip(index["source_name"], index["license"], strict=True))
     return Stats(
         units_planned=unit_count(config),
         units_finished=totals["units"],
@@ -92,6 +106,9 @@ def run_stats(folder: RunFolder, config: Config) -> Stats:
         user_hours=round(seconds["user_seconds"] / 3600, 6),
         assistant_hours=round(seconds["assistant_seconds"] / 3600, 6),
         voices=dict(sorted(voices.items())),
+        sources=tuple(
+            SourceUse(name=name, license=license, dialogues=count) for (name, license), count in sorted(sources.items())
+        ),
         error_rates=tuple(
             RateMean(language=language, metric=metric, mean=round(total / turns, 6), turns=int(turns))
             for (language, metric), (total, turns) in sorted(rates.items())
@@ -99,18 +116,18 @@ def run_stats(folder: RunFolder, config: Config) -> Stats:
     )
 
 
-def _voices(folder: RunFolder, manifest: Manifest) -> Counter[str]:
+def _index(folder: RunFolder, manifest: Manifest) -> dict[str, list[str]]:
+    """Some columns of a unit's index. Raises DataError."""
     path = folder.index(manifest.unit, manifest.split)
     if not manifest.accepted:
-        return Counter()
+        return {name: [] for name in _COLUMNS}
     try:
-        table = pq.ParquetFile(path).read(columns=["user_voice", "assistant_voice"])
+        return dict(pq.ParquetFile(path).read(columns=list(_COLUMNS)).to_pydict())
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{path}: not a readable index: {reason}; `speechchat verify {folder.root}` says more"
         ) from None
-    return Counter(table["user_voice"].to_pylist() + table["assistant_voice"].to_pylist())
 
 
 def stage_costs(folder: RunFolder) -> dict[str, dict[str, float]]:

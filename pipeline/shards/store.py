@@ -79,12 +79,22 @@ class RunFolder:
         self.logs = root / "logs"
         self.timings = self.logs / "timings.jsonl"
 
+        self.ledger = self.logs / "ledger.json"
+
+    def rows(self, unit: int) -> Path:
+        """The rows of the sources that were drawn for a unit, and where the sources then stood."""
+        return self.root / "sources" / _name(unit, ".jsonl")
+
     def text(self, unit: int) -> Path:
         return self.root / "dialogues" / _name(unit, ".jsonl")
 
-    def text_journal(self, unit: int) -> Path:
-        """Texts of a unit in the making, each appended as soon as it is paid for."""
-        return self.logs / "dialogues" / _name(unit, ".jsonl")
+    def verdicts(self, unit: int) -> Path:
+        """What the barrier dropped of a unit's text; there for every unit whose text has passed it."""
+        return self.root / "dedup" / _name(unit, ".jsonl")
+
+    def replies(self, unit: int) -> Path:
+        """Every reply of the LLM that a unit has paid for, appended as soon as it is there."""
+        return self.logs / "replies" / _name(unit, ".jsonl")
 
     def crash_journal(self, unit: int) -> Path:
         """Ids of the dialogues that a studio has in hand: whoever finds them after a crash knows the suspects."""
@@ -154,7 +164,7 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove every temporary file of ours. Only for the driver that holds the lock, with no worker at work."""
-        for name in ("dialogues", "shards", "rejects", "quarantine"):
+        for name in ("sources", "dialogues", "dedup", "shards", "rejects", "quarantine"):
             for path in (self.root / name).rglob(f"*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
         for path in (self.config, self.stats, self.card):

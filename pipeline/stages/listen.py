@@ -9,7 +9,7 @@ from pipeline import audio
 from pipeline.backends.asr.base import Recognizer
 from pipeline.backends.quality.base import QualityModel
 from pipeline.dialogue import Clip, Language, Score, Transcript
-from pipeline.text.rates import error_rates
+from pipeline.text.rates import MAIN_METRIC, error_rates
 
 VERSION = 1
 
@@ -27,12 +27,14 @@ class Hearing:
 
 def listen(
     clips: Sequence[Clip],
-    texts: Sequence[str],
+    texts: Sequence[Sequence[str]],
     languages: Sequence[Language],
     recognizer: Recognizer,
     quality: QualityModel | None,
 ) -> list[Hearing]:
-    """One hearing a clip, in order. texts: what was to be said. An empty clip is heard as "" and has no MOS."""
+    """One hearing a clip, in order. texts: what was to be said, and other transcripts of it that are as right
+    (recognisers leave out the fillers that they hear): the nearest counts. An empty clip is heard as "" and has no MOS.
+    """
     full = [number for number, clip in enumerate(clips) if len(clip.audio)]
     heard = {number: Transcript("", 0.0, 1.0, 0.0) for number in range(len(clips))}
     wanted = [audio.resample(clips[number], recognizer.rate) for number in full]
@@ -47,12 +49,13 @@ def listen(
     ]
 
 
-def _scores(transcript: Transcript, text: str, language: Language, clip: Clip) -> tuple[Score, ...]:
-    rates = error_rates(text, transcript.text, language)
+def _scores(transcript: Transcript, texts: Sequence[str], language: Language, clip: Clip) -> tuple[Score, ...]:
+    metric = MAIN_METRIC[language]
+    rates = min((error_rates(text, transcript.text, language) for text in texts), key=lambda item: item[metric])
     others = {
         "logprob": transcript.logprob,
         "no_speech": transcript.no_speech,
         "compression_ratio": transcript.compression_ratio,
-        "chars_per_second": len(text) / clip.seconds if clip.seconds else 0.0,
+        "chars_per_second": len(texts[0]) / clip.seconds if clip.seconds else 0.0,
     }
     return tuple(Score(name=name, value=round(float(value), 6)) for name, value in {**rates, **others}.items())

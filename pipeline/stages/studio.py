@@ -15,7 +15,7 @@ from pipeline.backends.asr.base import Recognizer
 from pipeline.backends.quality.base import QualityModel
 from pipeline.backends.tts.base import Synthesizer
 from pipeline.config import Config
-from pipeline.dialogue import Dialogue, Reject, Take
+from pipeline.dialogue import Dialogue, Reject, Stage, Take, TextLine
 from pipeline.errors import BackendError
 from pipeline.plan import Unit
 from pipeline.shards.format import Encoded
@@ -26,7 +26,9 @@ from pipeline.stages.judge import judge_turns, keeps_clips, verdict
 from pipeline.stages.listen import Hearing, listen
 from pipeline.stages.pack import KeptTake, Origin, SpokenTurn, pack
 from pipeline.stages.speak import request, speak
+from pipeline.stages.verdicts import read_verdicts
 from pipeline.stages.write import read_text
+from pipeline.text.checks import unspeakable
 from pipeline.text.rates import MAIN_METRIC
 
 
@@ -106,18 +108,16 @@ class Studio:
         with storage_errors(journal):
             journal.parent.mkdir(parents=True, exist_ok=True)
             journal.write_text("")  # suspects of an earlier session are none of this one
+        refused = read_verdicts(self._folder, unit.number) if self._config.dedup.barrier else {}
+        for key, detail in (poisoned or {}).items():
+            refused[key] = _reject(key, unit, "speak", "crash", detail)
         with UnitWriter(self._folder, unit) as writer:
             for line in read_text(self._folder, unit):
                 if self._cancelled:
                     raise Cancelled(f"unit {unit.number} was dropped")
                 encoded: Encoded | None = None
-                reject = line.reject
-                if line.plan.id in (poisoned or {}):
-                    detail = (poisoned or {})[line.plan.id]
-                    reject = Reject(
-                        id=line.plan.id, language=line.plan.language, stage="speak", reason="crash", detail=detail
-                    )
-                elif line.dialogue is not None:
+                reject = line.reject or refused.get(line.plan.id) or _edited(line, unit)
+                if reject is None and line.dialogue is not None:
                     with storage_errors(journal):
                         journal.write_text(line.plan.id + "\n")
                     encoded, reject = self._produce(line.dialogue)
@@ -176,7 +176,7 @@ class Studio:
             clips = speak(requests, [turn.role for turn in asked], self._synthesizer, config)
             cost.audio += sum(clip.seconds for clip in clips)
         with self._cost("listen") as cost:
-            texts = [turn.spoken for turn in asked]
+            texts = [(turn.spoken, turn.fluent) if turn.disfluencies else (turn.spoken,) for turn in asked]
             hearings = listen(clips, texts, [plan.language] * len(asked), self._recognizer, self._quality)
             cost.audio += sum(clip.seconds for clip in clips)
         metric = MAIN_METRIC[plan.language]
@@ -210,3 +210,17 @@ class Studio:
 
 def _by_name(hearing: Hearing) -> dict[str, float]:
     return {score.name: score.value for score in hearing.scores}
+
+
+def _edited(line: TextLine, unit: Unit) -> Reject | None:
+    """What the rules passed is passed; a text that was edited by hand may hold what cannot be said."""
+    for place, turn in enumerate(line.dialogue.turns if line.dialogue else ()):
+        reason = unspeakable(turn.spoken, line.plan.language, line.dialogue is not None and line.dialogue.code_switch)
+        if reason:
+            return _reject(line.plan.id, unit, "filter", reason, f"turn {place}: {turn.spoken}")
+    return None
+
+
+def _reject(key: str, unit: Unit, stage: Stage, reason: str, detail: str) -> Reject:
+    language = next(planned.language for planned in unit.dialogues if planned.id == key)
+    return Reject(id=key, language=language, stage=stage, reason=reason, detail=detail)

@@ -1,190 +1,193 @@
-"""write: source rows → text, through the LLM, checked by rule before it may be spoken.
+"""write: units of rows → units of text, through the LLM, published before anything is spoken.
 
-The human dialogue of the source is the backbone: its user lines are spoken as they are, its replies are the references
-that the LLM words anew for speech. A reply that fails the checks is asked for again, then the human one stands in, and
-the turn says who wrote it.
+A reply is on disk as soon as it is there (stages/replies.py), so an interrupted unit is composed again and pays only
+for what it had not asked yet. The published text may be edited by hand before it is spoken.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Coroutine, Iterable, Sequence
+import time
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
-from pipeline.backends.llm.base import Prompt, Writer
+from pydantic import ValidationError
+
+from pipeline.backends.llm.base import Prompt, Reply, Writer
 from pipeline.config import Config
-from pipeline.dialogue import (
-    Dialogue,
-    Language,
-    PlannedDialogue,
-    Reject,
-    Role,
-    TextAttempt,
-    TextLine,
-    Turn,
-    derive_seed,
-)
-from pipeline.errors import BackendError, DataError, EndpointError
+from pipeline.dialogue import PlannedDialogue, SourceRow, TextLine
+from pipeline.errors import BackendError, ConfigError, DataError, EndpointError
 from pipeline.plan import Unit
-from pipeline.shards.store import RunFolder, publish, storage_errors
-from pipeline.sources import ChatterbotSource, SourceRow
-from pipeline.text.checks import count_units, reply_fault, unspeakable
-from pipeline.text.verbalize import verbalize
-from prompts import PromptTemplate, load
+from pipeline.shards.store import RunFolder, publish, sha256_file
+from pipeline.sources import Sources
+from pipeline.stages import compose
+from pipeline.stages.compose import Composer, templates
+from pipeline.stages.draft import rejected
+from pipeline.stages.draw import read_rows
+from pipeline.stages.replies import Ledger, ReplyJournal
 
-VERSION = 1
-_FINAL = " .!?。！？"
+DRAIN = 10.0  # seconds
+
+
+@dataclass
+class TextProgress:
+    """What a writer has done in this session: dialogues composed and kept, replies that came (tokens as billed,
+    dollars), those that were paid for earlier not counted. notes: what people should know, a line each."""
+
+    dialogues: int = 0
+    kept: int = 0
+    replies: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 class TextStage:
     """Writes units of text. One per worker; many dialogues are under way at once.
 
-    written: dialogues so far, for the progress display.
+    concurrency: dialogues at once; a dialogue has one request under way, and one that has begun goes before the next.
     """
 
-    def __init__(self, config: Config, writer: Writer, source: ChatterbotSource, folder: RunFolder):
-        self._config = config
+    def __init__(self, config: Config, writer: Writer, folder: RunFolder, ledger: Ledger | None, concurrency: int):
+        self._composer = Composer(config)
         self._writer = writer
-        self._source = source
         self._folder = folder
-        self._templates = {language: load(config.writer.prompt, language) for language in config.active_languages}
-        self.written = 0
-        self._served = 0  # replies that came
-        self._slots = asyncio.Semaphore(config.writer.concurrency)
+        self._ledger = ledger
+        self._reuse = config.writer.reuse
+        self.progress = TextProgress()
+        self._slots = asyncio.Semaphore(concurrency)
 
     async def run(self, unit: Unit) -> bool:
-        """Write the text of a unit and publish it; what an interrupted try had paid for is not paid again.
+        """Write the text of a unit and publish it. Its rows must have been drawn.
 
-        Returns whether there was anything to do.
+        Returns whether there was anything to do. Raises EndpointError, BudgetError: what was paid for is kept.
         """
         final = self._folder.text(unit.number)
-        journal = self._folder.text_journal(unit.number)
         if final.exists():
-            journal.unlink(missing_ok=True)
             return False
-        lines = {line.plan.id: line for line in _read_journal(self._folder, unit)}
+        rows = read_rows(self._folder, unit.number)
+        lines: dict[str, TextLine] = {}
+        with ReplyJournal(self._folder.replies(unit.number), self._writer, self._reused(unit), self._ledger) as journal:
+            questions = _Questions(journal, self.progress)
 
-        async def one(planned: PlannedDialogue) -> None:
-            line = await self._line(planned)
-            # Opened for each line: a journal that is there says that something was paid for.
-            with storage_errors(journal):
-                journal.parent.mkdir(parents=True, exist_ok=True)
-                with journal.open("a", encoding="utf-8") as file:
-                    file.write(line.model_dump_json() + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-            lines[planned.id] = line
-            self.written += 1
+            async def one(planned: PlannedDialogue, row: SourceRow | None) -> None:
+                async with self._slots:
+                    lines[planned.id] = await self._line(planned, row, questions)
+                self.progress.dialogues += 1
+                self.progress.kept += lines[planned.id].dialogue is not None
 
-        await _all(one(planned) for planned in unit.dialogues if planned.id not in lines)
-        refused = [line.reject for line in lines.values() if line.reject and line.reject.reason == "backend"]
-        if len(refused) == len(unit.dialogues) and not self._served:
-            journal.unlink(missing_ok=True)
-            raise EndpointError(f"every request was refused, so no dialogue is blamed for it: {refused[0].detail}")
+            try:
+                await _all(one(planned, row) for planned, row in zip(unit.dialogues, rows, strict=True))
+            finally:
+                await questions.drain()
         text = "".join(lines[planned.id].model_dump_json() + "\n" for planned in unit.dialogues)
         publish(final, text.encode())
-        journal.unlink(missing_ok=True)
         return True
 
-    async def _line(self, planned: PlannedDialogue) -> TextLine:
-        row = self._source.row(planned)
-        failed: list[TextAttempt] = []
-        served = self._served
+    def _reused(self, unit: Unit) -> Path | None:
+        return RunFolder(self._reuse).replies(unit.number) if self._reuse else None
+
+    async def _line(self, planned: PlannedDialogue, row: SourceRow | None, questions: _Questions) -> TextLine:
         try:
-            async with self._slots:
-                turns = await self._turns(planned, row, failed)
+            return await self._composer.compose(planned, row, questions.ask)
         except BackendError as error:
-            if error.retryable and self._served == served:
-                # Tried again and again, and nobody else was served meanwhile: no dialogue should be lost to that.
-                raise EndpointError(f"{error}; what was written is kept: give the same command again later") from error
-            return _rejected(planned, "backend", str(error), failed)
-        if turns is None:
-            return _rejected(planned, failed[-1].reason, f"turn {failed[-1].turn}: {failed[-1].text}", failed)
-        dialogue = Dialogue(plan=planned, system="", source=row.source, turns=tuple(turns))
-        return TextLine(plan=planned, dialogue=dialogue, reject=None, failed=tuple(failed))
-
-    async def _turns(self, planned: PlannedDialogue, row: SourceRow, failed: list[TextAttempt]) -> list[Turn] | None:
-        language = planned.language
-        turns: list[Turn] = []
-        for number, line in enumerate(row.lines):
-            role: Role = "user" if number % 2 == 0 else "assistant"
-            reference = verbalize(line, language)
-            turn = None
-            if role == "assistant":
-                left = self._left(turns, row, number, planned)
-                turn = await self._ask(planned, turns, number, line, left, failed)
-            if turn is None:
-                fault = unspeakable(reference, language)
-                if fault:
-                    failed.append(TextAttempt(turn=number, author="source", text=line, reason=fault))
-                    return None
-                turn = Turn(role=role, written=line, spoken=reference, author="source")
-            turns.append(turn)
-        return turns
-
-    def _left(self, turns: Sequence[Turn], row: SourceRow, number: int, planned: PlannedDialogue) -> int:
-        """Words or characters that a reply may have so that the rest of the dialogue still fits."""
-        language = planned.language
-        used = sum(count_units(turn.spoken, language) for turn in turns)
-        ahead = sum(count_units(verbalize(line, language), language) for line in row.lines[number + 1 :])
-        text = self._config.text
-        return min(text.max_units[language], text.max_dialogue_units[language] - used - ahead)
-
-    async def _ask(
-        self, planned: PlannedDialogue, turns: list[Turn], number: int, note: str, left: int, failed: list[TextAttempt]
-    ) -> Turn | None:
-        """A reply of the LLM that passes the checks, or None after `writer.attempts` replies."""
-        history: list[tuple[Role, str]] = [(turn.role, turn.written) for turn in turns]
-        note = verbalize(note, planned.language)
-        messages = self._templates[planned.language].messages(history, note)
-        for attempt in range(self._config.writer.attempts):
-            seed = derive_seed(planned.seed, "reply", number, attempt)
-            [reply] = await self._writer.reply([Prompt(messages, planned.language, seed)])
-            self._served += 1
-            reply = " ".join(reply.split())
-            spoken = verbalize(reply, planned.language)
-            reason = check_reply(spoken, turns, note, left, planned.language, self._config.grounding)
-            if reason is None:
-                return Turn(role="assistant", written=reply, spoken=spoken, author="llm")
-            failed.append(TextAttempt(turn=number, author="llm", text=reply, reason=reason))
-            if reason == "copy":
-                return None
-        return None
+            if not await questions.is_served(planned):
+                raise EndpointError(
+                    f"{error}; nobody is served, so no dialogue is blamed for it, and what was written is kept: "
+                    "give the same command again when that is mended"
+                ) from error
+            return rejected(planned, "converse", "backend", str(error))
 
 
-def check_reply(
-    spoken: str, turns: Sequence[Turn], reference: str, left: int, language: Language, grounding: float
-) -> str | None:
-    """Why a reply may not be spoken, or None.
+class _Questions:
+    """The requests of a unit. One that was sent is waited for, whoever has stopped waiting: it may be paid for."""
 
-    left: the most words (en) or characters (zh) it may have; grounding: see TextConfig.
-    """
-    reason = unspeakable(spoken, language)
-    if spoken.strip(_FINAL) == reference.strip(_FINAL):
-        return "copy"  # the human's words are the human's, whoever typed them last
-    if reason is None and count_units(spoken, language) > left:
-        reason = "too long"
-    return reason or reply_fault(spoken, language, [turn.spoken for turn in turns], reference, grounding)
+    def __init__(self, journal: ReplyJournal, progress: TextProgress):
+        self._journal = journal
+        self._progress = progress
+        self._pending: set[asyncio.Task[Reply]] = set()
+        # By dialogue: replies that had come in this session before the request that failed was sent.
+        self._failed: dict[str, int] = {}
+
+    async def ask(self, prompt: Prompt) -> Reply:
+        before = self._progress.replies
+        request = asyncio.ensure_future(self._journal.ask(prompt))
+        self._pending.add(request)
+        request.add_done_callback(self._pending.discard)
+        try:
+            reply = await asyncio.shield(request)
+        except BackendError as error:
+            # One that is to blame itself stays so, but where a second try could help, who was served meanwhile counts.
+            self._failed[prompt.dialogue] = before if error.retryable else 0
+            raise
+        if not reply.known:
+            self._progress.replies += 1
+            self._progress.tokens += reply.prompt_tokens + reply.completion_tokens
+            self._progress.cost += reply.cost
+        return reply
+
+    async def is_served(self, planned: PlannedDialogue) -> bool:
+        """Is anybody served, now that a request of this dialogue failed; asks for a word if nobody was since."""
+        if self._progress.replies > self._failed.get(planned.id, 0):
+            return True
+        word = ({"role": "user", "content": "Say yes."},)
+        # Each time another seed: what an earlier one was answered says nothing.
+        prompt = Prompt(word, planned.language, time.time_ns() % 2**31, max_tokens=4, step="test", dialogue=planned.id)
+        try:
+            await self.ask(prompt)
+        except BackendError:
+            return False
+        return True
+
+    async def drain(self) -> None:
+        """Give what is under way a moment to come in and be written down, then drop it."""
+        if self._pending:
+            await asyncio.wait(self._pending, timeout=DRAIN)
+        for request in self._pending:
+            request.cancel()
+        await asyncio.gather(*self._pending, return_exceptions=True)
 
 
 def read_text(folder: RunFolder, unit: Unit) -> list[TextLine]:
-    """The published text of a unit, in the order of the plan."""
+    """The published text of a unit, in the order of the plan; a line with neither dialogue nor reject was rejected by
+    hand. Raises DataError naming the line and the field."""
     path = folder.text(unit.number)
-    lines = path.read_bytes().splitlines()  # of bytes: text may hold U+2028
-    try:
-        texts = [TextLine.model_validate_json(line) for line in lines]
-    except ValueError:
-        texts = []
+    way_out = "mend it, or remove the file to have it written anew"
+    texts = []
+    # of bytes: text may hold U+2028; an editor may leave a byte order mark and blank lines
+    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        try:
+            if line.strip():
+                texts.append(TextLine.model_validate_json(line))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ": ".join(filter(None, (f"line {number}", ".".join(map(str, fault["loc"])))))
+            raise DataError(f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}; {way_out}") from None
     if [text.plan for text in texts] != list(unit.dialogues):
-        raise DataError(f"{path}: not the text of this unit's dialogues; mend it, or remove it to have it written anew")
-    return texts
+        raise DataError(f"{path}: not the text of this unit's dialogues (a line each, in the order of ids); {way_out}")
+    return [text if text.dialogue or text.reject else rejected(text.plan, "filter", "by hand", "") for text in texts]
 
 
-def text_digest_parts(config: Config, templates: Sequence[PromptTemplate], source: ChatterbotSource) -> list[object]:
-    """What the text of a run depends on, beside the models."""
+def text_digest_parts(config: Config) -> list[object]:
+    """What the text of a run depends on, beside the models. Raises ConfigError for a source or a prompt."""
     content = config.content()
-    keys = ("unit_size", "seed", "languages", "splits", "source", "text", "writer")
-    return [VERSION, {key: content[key] for key in keys}, [item.digest for item in templates], source.digest]
+    keys = ("unit_size", "seed", "languages", "splits", "sources", "text", "writer", "dedup")
+    prompts = {f"{step}.{language}": prompt.digest for (step, language), prompt in templates(config).items()}
+    about = [[choice.model_dump() for choice in choices] for choices in compose.people(config)]
+    parts = [compose.VERSION, {key: content[key] for key in keys}, prompts, about, Sources(config).digest]
+    return [*parts, _compared_with(config)]
+
+
+def _compared_with(config: Config) -> list[object]:
+    """What the barrier holds the texts against: the benchmark files, and the size of each text of earlier runs (to
+    read them all at each start would take as long as the barrier itself)."""
+    try:
+        files = [sha256_file(path) for path in config.dedup.benchmarks]
+    except OSError as error:
+        raise ConfigError(f"dedup.benchmarks: {error.filename}: not readable: {error.strerror}") from None
+    runs = [sorted((root / "dialogues").glob("*/unit-*.jsonl")) for root in config.dedup.against]
+    return [files, [[(path.name, path.stat().st_size) for path in paths] for paths in runs]]
 
 
 async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
@@ -195,28 +198,3 @@ async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
                 tasks.create_task(work)
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
-
-
-def _read_journal(folder: RunFolder, unit: Unit) -> list[TextLine]:
-    path = folder.text_journal(unit.number)
-    if not path.exists():
-        return []
-    planned = {item.id: item for item in unit.dialogues}
-    lines = []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    for raw in whole.splitlines():
-        line = TextLine.model_validate_json(raw)
-        if planned.get(line.plan.id) == line.plan:
-            lines.append(line)
-    if len(whole) != len(data):
-        # The last line was being written when the process died: cut it off, or the next one would be glued to it.
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    return lines
-
-
-def _rejected(planned: PlannedDialogue, reason: str, detail: str, failed: Sequence[TextAttempt]) -> TextLine:
-    detail = " ".join(detail.split())  # one line, also where a backend's message has several
-    reject = Reject(id=planned.id, language=planned.language, stage="text", reason=reason, detail=detail)
-    return TextLine(plan=planned, dialogue=None, reject=reject, failed=tuple(failed))

@@ -10,13 +10,14 @@ from itertools import pairwise
 
 from pipeline.dialogue import Language
 from pipeline.text.verbalize import verbalize
+from pipeline.text.words import HAN, count_units, loops, words_of
 
-_HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_HAN_CHAR = re.compile(f"[{_HAN}]")
-_LATIN_WORD = re.compile(r"(?:[^\W\d_]|\d)(?:[^\W_]|['’-](?=[^\W_]))*")
-_UNIT_ZH = re.compile(f"[{_HAN}]|[^\\W_{_HAN}]+")
+__all__ = ["URL", "count_units", "is_code_switched", "reply_fault", "unspeakable"]
 
-_URL = re.compile(r"https?:|www\.|\S@\S+\.\w|\b[\w-]+\.(?:com|org|net|edu|gov|io|cn)\b", re.I)
+_HAN_CHAR = re.compile(f"[{HAN}]")
+_MIXED_IN = re.compile(r"[A-Za-z]*[a-z][A-Za-z]*(?:['’-][A-Za-z]+)*")
+
+URL = re.compile(r"https?:|www\.|\S@\S+\.\w|\b[\w-]+\.(?:com|org|net|edu|gov|io|cn)\b", re.I)
 _CODE = re.compile(
     r"```|`|\w\(\)|[{}\\|]|[=!<>-]=|[-=]>|::|\w_\w|</?\w+/?>\s*\w*;|;\s*$|^\s*(?:import|def|class|return)\s\w+[.(:]"
 )
@@ -25,60 +26,53 @@ _MARKS: dict[Language, frozenset[str]] = {
     "en": frozenset(".,!?;:'\"- "),
     "zh": frozenset("，。！？；：、“”‘’《》「」『』"),
 }
-# A run that loops: one character, one word, or a phrase again right behind itself.
-_LOOPS: dict[Language, re.Pattern[str]] = {
-    "en": re.compile(r"([^\W\d])\1{3}|\b(\w+)(?: \2\b){3}|\b(\w+ \w+)(?: \3\b){2}|\b(\w+(?: \w+){2,}) \4\b"),
-    "zh": re.compile(r"(.)\1{3}|(..)\2{2}|(.{4,})\3"),
+_WORD_MARKS = frozenset("'- ")  # of Latin words in Mandarin
+# Nearly every line is words with single marks between them, in which nothing below could be found.
+_PLAIN: dict[Language, re.Pattern[str]] = {
+    "en": re.compile(r"(?!import|def|class|return)(?:[A-Za-z]+(?:['-][A-Za-z]+)*[,.!?]?(?: |$))+"),
+    "zh": re.compile(f"[{HAN}][{HAN}，。！？、：]*"),
 }
-_FAR_LOOP: dict[Language, int] = {
-    "en": 5,
-    "zh": 7,
-}  # a run of so many units that comes twice anywhere is a loop
 
 
-def count_units(text: str, language: Language) -> int:
-    """Words of English (it's and well-known are one each); Han characters plus Latin words or figures of Mandarin."""
-    return len((_LATIN_WORD if language == "en" else _UNIT_ZH).findall(text))
-
-
-def unspeakable(text: str, language: Language) -> str | None:
+def unspeakable(text: str, language: Language, code_switch: bool = False) -> str | None:
     """Why a spoken (verbalised) text cannot be said in `language`: None if it can, else one of
     "empty", "url", "code", "markup", "digits", "script", "symbols", "repetition".
 
-    script: letters that the language's reader does not know, in zh also Latin (the embedded G2P reads none).
+    script: letters that the language's reader does not know, in zh also Latin (the embedded G2P reads none)
+    unless it is to mix languages (code_switch).
     """
+    if not _PLAIN[language].fullmatch(text) and (fault := _odd(text, language, code_switch and language == "zh")):
+        return fault
+    return "repetition" if loops(text, language) else None
+
+
+def _odd(text: str, language: Language, latin: bool) -> str | None:
     if not re.search(r"\w", text):
         return "empty"
-    for reason, pattern in (("url", _URL), ("code", _CODE), ("markup", _MARKUP)):
+    for reason, pattern in (("url", URL), ("code", _CODE), ("markup", _MARKUP)):
         if pattern.search(text):
             return reason
     if any(char.isdecimal() for char in text):
         return "digits"
     for char in text:
         category = unicodedata.category(char)
-        if category[0] == "L" and not _readable(char, language):
-            return "script"
-        if category[0] not in "LM" and char not in _MARKS[language] and not (char == "〇" and language == "zh"):
+        if category[0] == "L":
+            if not _readable(char, language) and not (latin and _readable(char, "en")):
+                return "script"
+        elif category[0] == "M" or char in _MARKS[language] or (char == "〇" and language == "zh"):
+            continue
+        elif not (latin and char in _WORD_MARKS):
             return "symbols"
-    return "repetition" if _loops(text, language) else None
+    return None
+
+
+def is_code_switched(text: str) -> bool:
+    """Whether a Mandarin text mixes in English: words, not only letters and short names as in T恤, CEO or 卡拉OK."""
+    return bool(_HAN_CHAR.search(text)) and any(len(word) > 1 for word in _MIXED_IN.findall(text))
 
 
 def _readable(char: str, language: Language) -> bool:
     return bool(_HAN_CHAR.match(char)) if language == "zh" else unicodedata.name(char, "").startswith("LATIN")
-
-
-def _units(text: str, language: Language) -> list[str]:
-    found = (_LATIN_WORD if language == "en" else _UNIT_ZH).findall(text.lower().replace("’", "'"))
-    return [str(unit) for unit in found]
-
-
-def _loops(text: str, language: Language) -> bool:
-    units = _units(text, language)
-    if _LOOPS[language].search((" " if language == "en" else "").join(unit.replace("'", "") for unit in units)):
-        return True
-    size = _FAR_LOOP[language]
-    runs = [tuple(units[start : start + size]) for start in range(len(units) - size + 1)]
-    return len(runs) > len(set(runs))
 
 
 # ---- replies of an LLM --------------------------------------------------------------------------------------------
@@ -142,15 +136,15 @@ def _stem(word: str) -> str:
 
 def _content(text: str, language: Language) -> list[str]:
     """What a text is about: its words or Han characters without stop words, lightly stemmed; all if none is left."""
-    units = _units(_COURTESY[language].sub(" ", text), language) or _units(text, language)
-    kept = [unit for unit in units if unit not in _STOP[language]]
+    found = words_of(_COURTESY[language].sub(" ", text), language) or words_of(text, language)
+    kept = [unit for unit in found if unit not in _STOP[language]]
     if language == "en":
-        return [_stem(unit) for unit in kept or units]
-    return kept if len(kept) > 1 else units  # one character is no word: 样 is not yet 你也一样
+        return [_stem(unit) for unit in kept or found]
+    return kept if len(kept) > 1 else found  # one character is no word: 样 is not yet 你也一样
 
 
 def _alike(one: str, other: str, language: Language) -> bool:
-    left, right = _units(one, language), _units(other, language)
+    left, right = words_of(one, language), words_of(other, language)
     return bool(left) and SequenceMatcher(None, left, right, autojunk=False).ratio() >= _ALIKE
 
 
@@ -181,11 +175,11 @@ def reply_fault(reply: str, language: Language, history: Sequence[str], referenc
         return "language"
     if _ROLE.search(reply):
         return "role"
-    if said.rstrip(_CLOSING)[-1:] not in tuple(_ENDS) or _units(said, language)[-1] in _DANGLING:
+    if said.rstrip(_CLOSING)[-1:] not in tuple(_ENDS) or words_of(said, language)[-1] in _DANGLING:
         return "unfinished"
-    clauses = [tuple(_units(clause, language)) for clause in re.split(r"[^\w\s'’-]+", said)]
+    clauses = [tuple(words_of(clause, language)) for clause in re.split(r"[^\w\s'’-]+", said)]
     clauses = [clause for clause in clauses if len(clause) > 1]
-    if _loops(said, language) or len(set(clauses)) < len(clauses):
+    if loops(said, language) or len(set(clauses)) < len(clauses):
         return "repetition"
     lines, model = [verbalize(line, language) for line in history], verbalize(reference, language)
     for line in lines:
@@ -196,13 +190,13 @@ def reply_fault(reply: str, language: Language, history: Sequence[str], referenc
     return None
 
 
-def _share(units: Sequence[object], known: Collection[object]) -> float:
-    return sum(unit in known for unit in units) / len(units) if units else 1.0
+def _share(found: Sequence[object], known: Collection[object]) -> float:
+    return sum(unit in known for unit in found) / len(found) if found else 1.0
 
 
 def _pairs(text: str, language: Language) -> list[tuple[str, str]]:
     """The neighbouring units within each clause."""
-    clauses = [_units(clause, language) for clause in re.split(r"[^\w\s'’-]+", _COURTESY[language].sub(",", text))]
+    clauses = [words_of(clause, language) for clause in re.split(r"[^\w\s'’-]+", _COURTESY[language].sub(",", text))]
     return [pair for clause in clauses for pair in pairwise(clause)]
 
 

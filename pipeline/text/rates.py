@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pipeline.dialogue import Language
 from pipeline.text.normalize import bare_zh, normalize, simple_zh
-from pipeline.text.numerals import han_segments
+from pipeline.text.verbalize_zh import segments
 
 # The rate that a language is usually reported in.
 MAIN_METRIC: dict[Language, str] = {"en": "wer", "zh": "cer"}
@@ -60,7 +60,7 @@ def alignment(reference: str, hypothesis: str, language: Language) -> list[tuple
 
 def warm(language: Language) -> None:
     """Load the tables of `language` once, so that the first turn of a worker costs what the others do."""
-    samples: dict[Language, str] = {"en": "one", "zh": "一1"}
+    samples: dict[Language, str] = {"en": "one 1", "zh": "一1"}
     error_rates(samples[language], samples[language], language)
 
 
@@ -71,9 +71,9 @@ def _both(reference: str, hypothesis: str, language: Language) -> tuple[str, str
 
 def _heard_zh(said: str, hypothesis: str) -> str:
     """The normalised hypothesis, each figure (from left to right) in the reading that is nearest to `said`."""
-    segments = list(han_segments(simple_zh(hypothesis)))
-    chosen = [readings[0] for readings in segments]
-    for place, readings in enumerate(segments):
+    parts = list(segments(simple_zh(hypothesis)))
+    chosen = [readings[0] for readings in parts]
+    for place, readings in enumerate(parts):
         if len(readings) > 1:
             heard = [bare_zh("".join([*chosen[:place], reading, *chosen[place + 1 :]])) for reading in readings]
             chosen[place] = readings[min(range(len(readings)), key=lambda way: _rate(said, heard[way]))]

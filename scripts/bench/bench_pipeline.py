@@ -185,7 +185,7 @@ def bare_models(run: Path, share: int, shares: int) -> dict[str, float]:
         models = Replay(tts.rate, clips), Replay(asr.rate, transcripts), Replay(quality.rate, scores)
         with _counted(cpu, "stages"):
             mastered = speak(requests, roles, models[0], config)
-            listen(mastered, [request.text for request in requests], languages, models[1], models[2])
+            listen(mastered, [(request.text,) for request in requests], languages, models[1], models[2])
     return cpu
 
 

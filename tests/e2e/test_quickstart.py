@@ -1,4 +1,4 @@
-"""The main job on the real embedded models, small: both engines, a kill, and every reader."""
+"""The main job on the real embedded models: what the README promises of it, a kill, and every reader."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline import Sample, stream_turns
+from pipeline.shards.reader import read_unit
 from pipeline.shards.store import RunFolder
 from pipeline.text.rates import error_rates
 from tests.fakes import tree
 
-SMALL = ["--set", "dialogues=4", "--set", "unit_size=2"]
 pytestmark = pytest.mark.embedded
 
 
@@ -27,13 +28,17 @@ def command(*words: str) -> list[str]:
 
 
 def speechchat(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), capture_output=True, text=True, timeout=300)
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=500)
+
+
+def stats(out: Path) -> dict[str, Any]:
+    return dict(json.loads(speechchat("stats", str(out), "--json").stdout))
 
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("e2e") / "run"
-    done = speechchat("run", "quickstart", "--out", str(out), *SMALL)
+    done = speechchat("run", "quickstart", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "accepted" in done.stdout and "RTF speak" in done.stdout and "WER en" in done.stdout
     return out
@@ -43,7 +48,7 @@ def test_the_run_verifies_with_every_clip_decoded(quickstart: Path) -> None:
     done = speechchat("verify", str(quickstart), "--decode", "--json")
     state = json.loads(done.stdout)
     assert done.returncode == 0 and state["ok"] and state["units"] == 2
-    assert state["samples"] >= 3
+    assert state["samples"] >= 12
 
 
 def test_the_speech_is_what_the_text_says(quickstart: Path) -> None:
@@ -110,14 +115,44 @@ def test_tar_webdataset_and_datasets_find_the_same_samples(quickstart: Path) -> 
         Sample.model_validate_json(members["json"])
 
 
+def test_the_demo_keeps_what_it_promises(quickstart: Path) -> None:
+    totals = stats(quickstart)
+    assert totals["planned"] == 16 == totals["accepted"] + sum(totals["rejected"].values())
+    assert totals["accepted"] >= 12 and min(totals["languages"].values()) >= 5
+    assert totals["llm_turns"] >= 4
+    assert len(totals["voices"]) >= 12
+    folder = RunFolder(quickstart)
+    samples = [encoded.sample for manifest in folder.manifests() for encoded in read_unit(folder, manifest)]
+    assert all(2 <= len(sample.turns) <= 4 and sample.duration <= 12.5 for sample in samples)
+    assert {turn.role for sample in samples for turn in sample.turns if turn.author == "llm"} == {"assistant"}
+
+
+def test_a_tighter_gate_judges_the_same_clips(quickstart: Path, tmp_path: Path) -> None:
+    out = tmp_path / "strict"
+    done = speechchat("regate", str(quickstart), "--out", str(out), "--set", "judge.limits.zh.cer=0.01")
+    assert done.returncode == 0, done.stderr
+    before, after = stats(quickstart), stats(out)
+    assert (
+        after["languages"]["zh"] < before["languages"]["zh"] and after["languages"]["en"] == before["languages"]["en"]
+    )
+    assert after["planned"] == 16 == after["accepted"] + sum(after["rejected"].values())
+    clips: dict[str, bytes] = {}
+    for folder in (RunFolder(quickstart), RunFolder(out)):
+        for manifest in folder.manifests():
+            for encoded in read_unit(folder, manifest):
+                assert clips.setdefault(encoded.sample.key, encoded.user) == encoded.user
+    assert speechchat("verify", str(out), "--decode").returncode == 0
+    assert not (out / "logs" / "timings.jsonl").exists()
+
+
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(quickstart: Path, tmp_path: Path) -> None:
     """The driver is killed in text and in speech, with everything that it started still running; then the other engine
-    ends the run."""
+    ends the run. It is the first half of the longer one, so every file of its unit must be there byte for byte."""
     out = tmp_path / "killed"
     folder = RunFolder(out)
-    words = command("run", "quickstart", "--out", str(out), *SMALL)
+    words = command("run", "quickstart", "--out", str(out), "--set", "dialogues=8")
     moments = [
-        lambda: folder.text_journal(0).exists() and folder.text_journal(0).stat().st_size > 0,
+        lambda: folder.replies(0).exists() and folder.replies(0).stat().st_size > 0,
         lambda: folder.crash_journal(0).exists() and folder.text(0).exists(),
     ]
     for moment in moments:
@@ -131,4 +166,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(quickstart: Path, tmp_
         assert not list(folder.manifests())
     done = subprocess.run([*words, "--engine", "local"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert tree(out) == tree(quickstart)
+    made, whole = tree(out), tree(quickstart)
+    of_the_run = {"config.yaml", "stats.json", "README.md"}
+    assert {name: whole[name] for name in whole if "000000" in name} == {
+        name: data for name, data in made.items() if name not in of_the_run
+    }

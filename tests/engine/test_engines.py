@@ -129,7 +129,7 @@ def test_a_damaged_text_is_named_and_its_neighbours_come_out(
     observer = Silent()
     with pytest.raises(RunIncomplete, match="1 of 3 units"):
         run(make(tmp_path, llm, corpus, kind, "dialogues=6"), out, observer)
-    assert observer.units == [2] and f"{spoilt}: not the text" in observer.troubles[0]
+    assert observer.units == [2] and f"{spoilt}: line 1: Invalid JSON" in observer.troubles[0]
     spoilt.unlink()
     assert run(make(tmp_path, llm, corpus, kind, "dialogues=6"), out, Silent()).accepted == 6
 

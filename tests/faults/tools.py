@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import psutil
 
 from pipeline.config import Config
-from pipeline.dialogue import TextLine, derive_seed
+from pipeline.dialogue import derive_seed
 from pipeline.plan import plan_units
 from pipeline.shards.store import TEMPORARY
 from tests.fakes import FakeLLM
@@ -103,17 +104,13 @@ def titled(processes: Sequence[psutil.Process], word: str) -> list[psutil.Proces
 
 
 def written(out: Path) -> set[str]:
-    """Ids of the dialogues whose text is on the disk: paid for."""
-    paths = [*out.glob("dialogues/*/*.jsonl"), *out.glob("logs/dialogues/*/*.jsonl")]
-    lines = [line for path in paths for line in _whole_lines(path)]
-    return {TextLine.model_validate_json(line).plan.id for line in lines}
+    """Ids of the dialogues that a reply on the disk was paid for."""
+    lines = [line for path in out.glob("logs/replies/*/*.jsonl") for line in _whole_lines(path)]
+    return {json.loads(line)["dialogue"] for line in lines}
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:  # the journal has just become the published text
-        return
+    data = path.read_bytes()
     yield from data[: data.rfind(b"\n") + 1].splitlines()
 
 

@@ -126,7 +126,7 @@ def test_rejected_only_with_stage_reason_and_detail(run: RunFolder, script: Modu
     table = rows(result, "rejected")
     assert [row[0] for row in table] == REJECTED
     assert table[0][1:8] == ["test", "en", "judge", "wer", "turn", "1:", "wer"]
-    assert table[1][3:5] == ["text", "url"]
+    assert table[1][3:5] == ["filter", "url"]
     assert "not spoken, turn 1, source, url: http://example.org" in result.stdout
     assert set(Page(tmp_path / "index.html").articles) == set(REJECTED)
 

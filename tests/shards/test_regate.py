@@ -101,7 +101,7 @@ def _mos(item: Encoded) -> list[float]:
 
 def test_looser_limits_bring_kept_rejects_back(source: RunFolder, tmp_path: Path) -> None:
     stats = again(source, tmp_path / "out", "judge.limits.en={wer: 9}", "judge.limits.zh={cer: 9}")
-    assert stats.rejected == {"text: url": 1} and stats.accepted == 11
+    assert stats.rejected == {"filter: url": 1} and stats.accepted == 11
     back = set(samples(RunFolder(tmp_path / "out"))) - set(samples(source))
     assert len(back) == 2
     for key in back:
@@ -235,7 +235,7 @@ def test_a_run_into_a_regated_folder_is_refused(tmp_path: Path, llm: FakeLLM, co
         ) as told:
             run(load_config(str(path), ["engine.kind=local", *settings]), tmp_path / "out", Silent())
         assert len(str(told.value).splitlines()) == 1 and "speechchat regate" not in str(told.value)
-    again_itself = ["engine.kind=local", f"source.path={corpus}", f"writer.base_url={llm.base_url}"]
+    again_itself = ["engine.kind=local", f"sources.corpus.data={corpus}", f"writer.base_url={llm.base_url}"]
     frozen = str(tmp_path / "out" / "config.yaml")
     run(load_config(frozen, again_itself), tmp_path / "out", Silent())  # it is finished: nothing happens
     with pytest.raises(RunMismatchError, match="a regated run does not grow"):

@@ -1,94 +1,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from pipeline.backends.llm.base import Prompt
+from pipeline.backends.llm.base import Prompt, Reply
 from pipeline.config import Config
-from pipeline.dialogue import TextLine, derive_seed
+from pipeline.dialogue import derive_seed
 from pipeline.errors import BackendError, EndpointError
-from pipeline.plan import plan_units
-from pipeline.shards.store import RunFolder
-from pipeline.sources import ChatterbotSource
-from pipeline.stages.write import TextStage, check_reply, read_text, text_digest_parts
+from pipeline.stages.compose import check_reply
+from pipeline.stages.draw import Draw, read_rows
+from pipeline.stages.write import TextStage, text_digest_parts
 from prompts import load
 from tests.fakes import EN_LINES, write_corpus
-from tests.fakes import tree as files
-
-HUMAN = "Yes, that is a good idea, my friend."  # what write_corpus answers
-GOOD = "Very well, I understand what you mean."
-
-
-class Script:
-    """A Writer that answers with `answer(prompt, how often this dialogue's turn was asked before)`."""
-
-    name = "script"
-    deterministic = True
-
-    def __init__(self, answer: Callable[[Prompt, int], str]):
-        self._answer = answer
-        self.asked: list[Prompt] = []
-
-    async def reply(self, prompts: Sequence[Prompt]) -> list[str]:
-        replies = []
-        for prompt in prompts:
-            before = sum(item.messages == prompt.messages for item in self.asked)
-            self.asked.append(prompt)
-            await asyncio.sleep(0)
-            replies.append(self._answer(prompt, before))
-        return replies
-
-    async def close(self) -> None: ...
-
-
-def always(reply: str) -> Callable[[Prompt, int], str]:
-    return lambda prompt, before: reply
-
-
-class Desk:
-    """A text stage in a folder of its own, over a small English corpus."""
-
-    def __init__(
-        self,
-        root: Path,
-        answer: Callable[[Prompt, int], str],
-        lines: Sequence[str] = EN_LINES,
-        **config: object,
-    ):
-        self.config = Config.model_validate(
-            {
-                "dialogues": 4,
-                "unit_size": 4,
-                "languages": {"en": 1},
-                "source": {"path": write_corpus(root / "corpus", lines)},
-                "text": {"grounding": 0},
-                **config,
-            }
-        )
-        self.folder = RunFolder(root / "run")
-        self.source = ChatterbotSource(self.config)
-        self.writer = Script(answer)
-        [self.unit] = plan_units(self.config)
-
-    def run(self, answer: Callable[[Prompt, int], str] | None = None) -> list[TextLine]:
-        """Write the unit, by another writer if one is given. A new stage each time, as after a crash."""
-        if answer:
-            self.writer = Script(answer)
-        stage = TextStage(self.config, self.writer, self.source, self.folder)
-        asyncio.run(stage.run(self.unit))
-        return read_text(self.folder, self.unit)
-
-    @property
-    def journal(self) -> Path:
-        return self.folder.text_journal(self.unit.number)
-
-
-def opening(prompt: Prompt) -> str:
-    return next(line for line in EN_LINES if line in prompt.messages[-1]["content"])
-
+from tests.stages.desk import GOOD, HUMAN, Desk, Script, always, opening
 
 # ---- who writes a turn ----------------------------------------------------------------------------------------------
 
@@ -97,12 +25,13 @@ def test_a_reply_that_passes_is_the_models(tmp_path: Path) -> None:
     desk = Desk(tmp_path, always(f"  {GOOD}\n"))
     lines = desk.run()
     assert [line.plan for line in lines] == list(desk.unit.dialogues)
-    for line in lines:
+    for line, row in zip(lines, read_rows(desk.folder, desk.unit.number), strict=True):
+        assert row is not None
         assert line.dialogue is not None and line.reject is None and line.failed == ()
         user, assistant = line.dialogue.turns
         assert (user.role, user.author) == ("user", "source") and user.written in EN_LINES
         assert (assistant.role, assistant.author, assistant.written) == ("assistant", "llm", GOOD)
-        assert line.dialogue.source == desk.source.row(line.plan).source
+        assert line.dialogue.source == row.source
     assert len(desk.writer.asked) == 4
 
 
@@ -163,10 +92,11 @@ def test_the_model_hears_what_was_said_before(tmp_path: Path) -> None:
     desk.config = Config.model_validate(
         {
             **desk.config.model_dump(),
-            "source": {"path": tmp_path / "corpus", "topics": {"en": ["conversations"]}},
+            "sources": {
+                "corpus": {"kind": "chatterbot", "data": str(tmp_path / "corpus"), "topics": {"en": ["conversations"]}}
+            },
         }
     )
-    desk.source = ChatterbotSource(desk.config)
     answers = {talk[0]: GOOD, talk[2]: "Yes, take your coat with you."}
     [line] = desk.run(
         lambda prompt, before: next(reply for said, reply in answers.items() if said in prompt.messages[-1]["content"])
@@ -196,17 +126,15 @@ def test_check_reply(reply: str, left: int, reason: str | None) -> None:
 
 
 def test_a_reply_may_not_push_the_dialogue_over_its_length(tmp_path: Path) -> None:
-    """GOOD has seven words, the openings four or five."""
-    fits, full = (
-        {"max_dialogue_units": {"en": 13}, "grounding": 0},
-        {"max_dialogue_units": {"en": 10}, "grounding": 0},
-    )
-    assert {
-        line.dialogue.turns[1].author for line in Desk(tmp_path / "a", always(GOOD), text=fits).run() if line.dialogue
-    } == {"llm"}
-    lines = Desk(tmp_path / "b", always(GOOD), text=full, writer={"attempts": 1}).run()
-    assert {line.dialogue.turns[1].author for line in lines if line.dialogue} == {"source"}
-    assert {attempt.reason for line in lines for attempt in line.failed} == {"too long"}
+    """The openings have four to six words, the human's reply has eight, and this one twelve."""
+    reply = "Very well, and I would say the same thing myself, my friend."
+    for name, limit, author in (("fits", 18, "llm"), ("full", 15, "source")):
+        text = {"max_dialogue_units": {"en": limit}, "grounding": 0}
+        lines = Desk(tmp_path / name, always(reply), text=text, writer={"attempts": 1}).run()
+        assert {line.dialogue.turns[1].author for line in lines if line.dialogue} == {author}
+        assert {attempt.reason for line in lines for attempt in line.failed} == (
+            {"too long"} if author == "source" else set()
+        )
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------------------
@@ -221,7 +149,7 @@ def test_a_backend_error_rejects_that_dialogue_alone(tmp_path: Path) -> None:
     lines = Desk(tmp_path, answer).run()
     rejects = [line.reject for line in lines if line.reject]
     assert [(reject.stage, reject.reason, reject.detail) for reject in rejects] == [
-        ("text", "backend", "the request was refused (400): too hot")
+        ("converse", "backend", "the request was refused (400): too hot")
     ]
     assert sum(line.dialogue is not None for line in lines) == 3
 
@@ -249,6 +177,32 @@ def test_one_prompt_that_always_fails_rejects_itself(tmp_path: Path) -> None:
     assert [line.reject.reason for line in lines if line.reject] == ["backend"]
 
 
+def test_a_prompt_that_always_fails_is_told_from_a_server_that_does(tmp_path: Path) -> None:
+    """With one request at a time nobody else is served meanwhile, so a word is asked for that anybody could answer."""
+
+    def poisoned(prompt: Prompt, before: int) -> str:
+        if EN_LINES[2] in prompt.messages[-1]["content"]:
+            raise BackendError("failed (500)", retryable=True)
+        return GOOD
+
+    desk = Desk(tmp_path / "poisoned", poisoned, writer={"concurrency": 1})
+    lines = desk.run()
+    assert [line.reject.reason for line in lines if line.reject] == ["backend"]
+    assert sum(prompt.step == "test" for prompt in desk.writer.asked) == 1
+
+    def outage(prompt: Prompt, before: int) -> str:
+        if len(desk.writer.asked) > 2:
+            raise BackendError("overloaded (503)", retryable=True)
+        return GOOD
+
+    desk = Desk(tmp_path / "outage", outage, writer={"concurrency": 1})
+    with pytest.raises(EndpointError, match="nobody is served"):
+        desk.run()
+    assert not desk.folder.text(0).exists()
+    lines = desk.run(always(GOOD))
+    assert all(line.dialogue for line in lines) and len(desk.writer.asked) == 2
+
+
 def test_an_endpoint_that_dies_ends_it_and_keeps_what_was_paid(tmp_path: Path) -> None:
     desk = Desk(tmp_path, always(GOOD), writer={"concurrency": 1})
 
@@ -260,13 +214,11 @@ def test_an_endpoint_that_dies_ends_it_and_keeps_what_was_paid(tmp_path: Path) -
     with pytest.raises(EndpointError, match="the endpoint is down"):
         desk.run(twice)
     assert not desk.folder.text(0).exists()
-    kept = [TextLine.model_validate_json(line) for line in desk.journal.read_text().splitlines()]
-    assert len(kept) == 2
+    assert len(desk.journal.read_text().splitlines()) == 2
     lines = desk.run(always("I see what you mean, thank you."))
     assert len(desk.writer.asked) == 2
-    words = {line.plan.id: line.dialogue.turns[1].written for line in lines if line.dialogue}
-    assert {words[line.plan.id] for line in kept} == {GOOD}
-    assert sorted(words.values()).count(GOOD) == 2 and len(words) == 4
+    words = [line.dialogue.turns[1].written for line in lines if line.dialogue]
+    assert words.count(GOOD) == 2 and len(words) == 4
 
 
 def test_a_bug_is_raised_as_itself(tmp_path: Path) -> None:
@@ -277,52 +229,6 @@ def test_a_bug_is_raised_as_itself(tmp_path: Path) -> None:
         Desk(tmp_path, bug).run()
 
 
-# ---- the journal ----------------------------------------------------------------------------------------------------
-
-
-def test_what_is_published_is_not_asked_again(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, always(GOOD))
-    first = desk.run()
-    assert not desk.journal.exists()
-    before = files(tmp_path / "run")
-    assert desk.run(always("Something else altogether, my dear.")) == first
-    assert desk.writer.asked == [] and files(tmp_path / "run") == before
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.75, 0.99, 1.0])
-def test_a_journal_that_was_cut_anywhere_is_taken_up(tmp_path: Path, share: float) -> None:
-    desk = Desk(tmp_path, always(GOOD))
-    desk.run()
-    final = desk.folder.text(0).read_bytes()
-    desk.folder.text(0).unlink()
-    cut = final[: int(len(final) * share)]
-    desk.journal.write_bytes(cut)
-    whole = cut.count(b"\n")
-    desk.run()
-    asked = desk.writer.asked[4:]
-    assert len(asked) == 4 - whole
-    assert desk.folder.text(0).read_bytes() == final and not desk.journal.exists()
-
-
-def test_a_journal_of_another_plan_is_not_taken(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, always(GOOD))
-    desk.run()
-    other = Desk(tmp_path / "other", always(GOOD), seed=7)
-    other.journal.parent.mkdir(parents=True)
-    other.journal.write_bytes(desk.folder.text(0).read_bytes())
-    lines = other.run()
-    assert len(other.writer.asked) == 4 and [line.plan for line in lines] == list(other.unit.dialogues)
-
-
-def test_the_order_in_which_replies_come_changes_no_byte(tmp_path: Path) -> None:
-    outputs = []
-    for number, concurrency in enumerate((1, 16)):
-        desk = Desk(tmp_path / str(number), lambda prompt, before: GOOD, writer={"concurrency": concurrency})
-        desk.run()
-        outputs.append(desk.folder.text(0).read_bytes())
-    assert outputs[0] == outputs[1]
-
-
 # ---- the digest -----------------------------------------------------------------------------------------------------
 
 
@@ -331,10 +237,59 @@ def test_the_digest_of_the_text_follows_what_the_text_depends_on(tmp_path: Path)
 
     def parts(**change: object) -> list[object]:
         config = Config.model_validate({**desk.config.model_dump(), **change})
-        return text_digest_parts(config, [load("reply", "en")], ChatterbotSource(config))
+        return text_digest_parts(config)
 
     base = parts()
     assert parts(seed=1) != base and parts(writer={"temperature": 1.0}) != base
     assert parts(judge={"min_mos": 2}) == base and parts(dialogues=8) == base
     write_corpus(tmp_path / "corpus", [*EN_LINES, "And one more line."])
     assert parts() != base
+
+
+def test_a_reply_under_way_is_written_down_when_the_run_stops(tmp_path: Path) -> None:
+    class Slow(Script):
+        async def reply(self, prompts: Sequence[Prompt]) -> list[Reply]:
+            self.asked += prompts
+            await asyncio.sleep(0.3)
+            return [Reply(GOOD)]
+
+    desk = Desk(tmp_path, always(GOOD))
+    desk.writer = Slow(always(GOOD))
+    Draw(desk.config, desk.folder).ensure(desk.unit)
+
+    async def stopped() -> None:
+        work = asyncio.create_task(TextStage(desk.config, desk.writer, desk.folder, None, 4).run(desk.unit))
+        while len(desk.writer.asked) < 4:
+            await asyncio.sleep(0.01)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    asyncio.run(stopped())
+    assert len(desk.journal.read_text().splitlines()) == 4
+    desk.run(always("Never asked for."))
+    assert desk.writer.asked == []
+
+
+def test_files_count_by_what_is_in_them_not_by_where_they_lie(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, always(GOOD))
+
+    def parts(exam: Path, prompt: Path) -> list[object]:
+        changes = {"dedup": {"benchmarks": [exam]}, "text": {"converse": {"prompt": str(prompt)}}}
+        return text_digest_parts(Config.model_validate({**desk.config.model_dump(), **changes}))
+
+    places = []
+    for name in ("here", "there"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "exam.txt").write_text("What is the name of the longest river of all?\n")
+        for language in ("en", "zh"):
+            shipped = resources.files("prompts").joinpath(f"reply.{language}.yaml").read_text("utf-8")
+            (folder / f"mine.{language}.yaml").write_text(shipped, "utf-8")
+        places.append((folder / "exam.txt", folder / "mine"))
+    assert parts(*places[0]) == parts(*places[1])
+    for path in (tmp_path / "there" / "exam.txt", tmp_path / "there" / "mine.en.yaml"):
+        before = parts(*places[1])
+        path.write_text(path.read_text("utf-8") + "# more\n", "utf-8")
+        load.cache_clear()
+        assert parts(*places[1]) != before

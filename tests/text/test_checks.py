@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.text.checks import count_units, reply_fault, unspeakable
+from pipeline.text.checks import count_units, is_code_switched, reply_fault, unspeakable
 from pipeline.text.verbalize import verbalize
 
 COUNTS = [
@@ -10,6 +10,8 @@ COUNTS = [
     ("zh", "你好，世界！", 4),
     ("zh", "我用 Python 和 C", 5),
     ("zh", "……", 0),
+    ("zh", "don't用Wi-Fi", 3),
+    ("zh", "第3章和4K", 5),
 ]
 SPEAKABLE = [
     ("en", "I don't know, but it's well-known: \"yes\"!"),
@@ -64,6 +66,48 @@ def test_speakable(language, text) -> None:
 @pytest.mark.parametrize(("language", "text", "reason"), UNSPEAKABLE)
 def test_unspeakable(language, text, reason) -> None:
     assert unspeakable(text, language) == reason
+
+
+CODE_SWITCHED = [
+    ("我觉得这个meeting有点boring。", None),
+    ("don't worry，我们有Wi-Fi。", None),
+    ("去Bora Bora度假，吃couscous。", None),
+    ("我喜欢Python", None),
+    ("我喜欢カラオケ", "script"),
+    ("我喜欢привет", "script"),
+    ("这个meeting在三点 (or four)。", "symbols"),
+    ("meeting 3 点", "digits"),
+    ("看www.example.org吧", "url"),
+    ("sooooo好", "repetition"),
+    ("好meeting，好meeting，好meeting。", "repetition"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), CODE_SWITCHED)
+def test_english_words_where_mandarin_mixes_them_in(text, reason) -> None:
+    assert unspeakable(text, "zh", code_switch=True) == reason
+    assert unspeakable(text, "zh") in ("script", reason)
+
+
+def test_mixing_is_no_matter_of_english() -> None:
+    assert unspeakable("you say 你好 to her", "en", code_switch=True) == "script"
+
+
+@pytest.mark.parametrize(
+    ("text", "mixed"),
+    [
+        ("我觉得这个meeting有点boring。", True),
+        ("don't worry，有我呢。", True),
+        ("用Python写。", True),
+        ("我觉得这个会有点无聊。", False),
+        ("这件T恤是CEO的。", False),
+        ("去唱卡拉OK。", False),
+        ("This meeting is boring.", False),
+        ("", False),
+    ],
+)
+def test_is_code_switched(text, mixed) -> None:
+    assert is_code_switched(text) == mixed
 
 
 def test_verbalised_figures_can_be_spoken() -> None:

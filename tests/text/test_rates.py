@@ -42,6 +42,43 @@ def test_rates(language, reference, hypothesis, rates) -> None:
     assert error_rates(reference, hypothesis, language) == pytest.approx(rates)
 
 
+# What a recogniser writes is often not what the text had: other forms of the same speech.
+WRITTEN_OTHERWISE = [
+    ("en", "March fifth, twenty twenty-four", "March 5, 2024"),
+    ("en", "March fifth, twenty twenty-four", "march 5th 2024"),
+    ("en", "at three thirty P M", "at 3:30pm."),
+    ("en", "at three thirty P M", "At 3.30 p.m."),
+    ("en", "five kilometers per hour", "5 kilometres per hour"),
+    ("en", "five kilometers per hour", "5 km/h"),
+    ("en", "two and a half hours", "2.5 hours"),
+    ("en", "Python three point eleven", "Python 3.11"),
+    ("en", "Room three zero two", "Room 302"),
+    ("en", "minus five degrees Celsius", "-5 degrees Celsius"),
+    ("en", "five million dollars", "$5 million"),
+    ("en", "one two three, four five six, seven eight nine zero", "123-456-7890"),
+    ("en", "nineteen sixties", "1960s"),
+    ("en", "twenty to thirty percent", "20 to 30%"),
+    ("zh", "二零二四年三月五日", "2024年3月5日"),
+    ("zh", "二零二四年三月五日", "2024-03-05"),
+    ("zh", "百分之二十到三十", "20%-30%"),
+    ("zh", "每小时十公里", "每小时10公里"),
+    ("zh", "三比二", "3比2"),
+    ("zh", "下午两点半", "下午2:30"),
+    ("zh", "下午三点三十分", "下午3点30分"),
+    ("zh", "幺三八零零一三八零零零", "13800138000"),
+    ("zh", "十六GB内存", "16gb内存"),
+    ("zh", "十的平方", "10²"),
+    ("zh", "负五摄氏度", "-5℃"),
+    ("zh", "三零二房间", "302房間"),
+    ("zh", "一百零一国道", "101国道"),
+]
+
+
+@pytest.mark.parametrize(("language", "spoken", "heard"), WRITTEN_OTHERWISE)
+def test_other_ways_to_write_what_was_said(language, spoken, heard) -> None:
+    assert set(error_rates(spoken, heard, language).values()) == {0.0}
+
+
 def test_the_main_metric_is_among_the_rates() -> None:
     for language in ("en", "zh"):
         assert MAIN_METRIC[language] in error_rates("a", "b", language)

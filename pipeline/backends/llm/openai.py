@@ -1,67 +1,138 @@
-"""A writer over any server with OpenAI's chat completions: the embedded one, a local vLLM, a paid service."""
+"""A writer over servers with OpenAI's chat completions: the embedded one, a local vLLM, paid services."""
 
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
-import os
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NoReturn
 
-import openai
-from openai.types.chat import ChatCompletion
-
-from pipeline.backends.llm.base import Prompt
-from pipeline.config import WriterConfig
-from pipeline.dialogue import Language
+from pipeline.backends.llm.base import Prompt, Reply, Writer
+from pipeline.backends.llm.embedded import SLOTS
+from pipeline.backends.llm.endpoint import Endpoint, Extras, Site
+from pipeline.backends.llm.faults import Fault
+from pipeline.backends.llm.pool import Pool
+from pipeline.config import Config, EndpointConfig, WriterConfig
 from pipeline.errors import BackendError, ConfigError, EndpointError
 
+_log = logging.getLogger("speechchat")
 _KEY = "OPENAI_API_KEY"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LONGEST_BACKOFF = 8.0  # seconds
+
+
+def make_writer(config: Config, embedded: tuple[str, Extras] | None = None, share: float | None = None) -> Writer:
+    """The writer of a configuration. Prompts of the step "review" go to the reviewer's endpoint, if it has its own.
+
+    embedded: address and request extras of the embedded server. share: this writer's part of the limits a minute;
+    null: one of engine.writers. Raises ConfigError.
+    """
+    writer, review = config.writer, config.text.review
+    if share is None:
+        share = 1 / config.engine.writers if config.engine.kind == "ray" else 1.0
+    extras = None
+    if embedded is not None:
+        sites = [Site("writer", embedded[0], writer.model, concurrency=SLOTS)]
+        extras = embedded[1]
+    else:
+        sites = list(_sites(writer, share))
+        _check_prices(writer, [site.model for site in sites])
+    if not review.enabled or not (review.base_url or review.model):
+        return OpenAIWriter(writer, sites, extras, deterministic=embedded is not None)
+    model = review.model or writer.model
+    _check_prices(writer, [model])
+    if review.base_url:
+        own = Site("text.review", review.base_url, model, key=review.key, concurrency=writer.concurrency)
+        return _Desk(OpenAIWriter(writer, sites, extras, embedded is not None), OpenAIWriter(writer, [own]))
+    if embedded is not None:
+        raise ConfigError(f"text.review.model={model!r} needs text.review.base_url: the embedded LLM is another")
+    return OpenAIWriter(writer, [replace(site, reviewer=model) for site in sites])
+
+
+def _sites(config: WriterConfig, share: float) -> Iterator[Site]:
+    """The configured endpoints; limits of the writer are of all of them together, an endpoint's are its own."""
+    if not config.endpoints and config.base_url is not None:
+        rates = _limits(config, share)
+        yield Site("writer", config.base_url, config.model, "", None, _KEY, 1.0, config.concurrency, *rates)
+    total = sum(item.weight for item in config.endpoints.values())
+    for name, item in config.endpoints.items():
+        of_all, own = _limits(config, share * item.weight / total), _limits(item, share)
+        rates = (own[0] or of_all[0], own[1] or of_all[1])
+        slots = item.concurrency or config.concurrency
+        setting = f"writer.endpoints.{name}"
+        yield Site(setting, item.base_url, item.model, name, None, item.key, item.weight, slots, *rates)
+
+
+def _limits(config: WriterConfig | EndpointConfig, share: float) -> tuple[float | None, float | None]:
+    """Requests and tokens a minute."""
+    requests, tokens = config.requests_per_minute, config.tokens_per_minute
+    return requests and requests * share, tokens and tokens * share
+
+
+def _check_prices(config: WriterConfig, models: Iterable[str]) -> None:
+    extra = config.extra_body
+    if config.budget is not None and extra.get("max_tokens", 0) is None and not extra.get("max_completion_tokens"):
+        raise ConfigError(
+            "writer.extra_body: without max_tokens a reply may cost anything, and writer.budget needs a limit: "
+            "set max_completion_tokens there"
+        )
+    for model in models:
+        if config.budget is not None and model not in config.prices:
+            raise ConfigError(
+                f"writer.prices: no price for model {model!r}, and writer.budget needs one: "
+                f"--set 'writer.prices={{{model}: [0.4, 1.2]}}' (dollars a million tokens of prompt and of reply)"
+            )
 
 
 class OpenAIWriter:
-    """Implements `Writer` (base.py).
+    """Implements `Writer` (base.py) over one endpoint or several.
 
-    The key comes from OPENAI_API_KEY and is in no message. Connection errors, timeouts, 408, 409, 429 and 5xx
-    are tried again `config.retries` times, with exponential backoff and jitter or when Retry-After says.
+    A request goes to an endpoint by weight; one that is in trouble, full or asked to be left alone is passed over while
+    another is not. Connection errors, timeouts, broken answers, 408, 409, 429 and 5xx are tried again `config.retries`
+    times, elsewhere first, then when Retry-After says, or with exponential backoff and jitter from `backoff` seconds.
+    Keys come from the environment and are in no message.
 
-    extras: what this server wants in a request beside the standard fields, by language; `config.extra_body`
-    comes on top. deterministic: whether it repeats its replies.
+    extras: what a server wants in a request beside the standard fields, by language; `config.extra_body` comes on top.
+    deterministic: whether it repeats its replies.
     """
 
     def __init__(
         self,
         config: WriterConfig,
-        base_url: str,
-        extras: Callable[[Language], dict[str, Any]] | None,
-        deterministic: bool,
+        sites: Sequence[Site],
+        extras: Extras | None = None,
+        deterministic: bool = False,
+        backoff: float = 0.5,
     ):
-        try:
-            parts = urlsplit(base_url)
-            host = parts.hostname if parts.scheme in ("http", "https") else None
-        except ValueError:
-            host = None
-        if host is None:
-            raise ConfigError(f"writer.base_url={base_url!r} is no address like http://127.0.0.1:8000/v1")
-        self.name = config.model
+        self.name = " + ".join(sorted({site.model for site in sites}))
         self.deterministic = deterministic
         self._config = config
-        self._url = base_url
-        # An address may carry a password, and messages are copied into issues.
-        self._shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        self._no_completion = f"writer.base_url={self._shown} sent no chat completion: should it end in /v1?"
-        self._on_loopback = host in _LOOPBACK
         self._extras = extras
+        self._backoff = backoff
+        self._endpoints = [Endpoint(site, config, extras) for site in sites]
+        self._reported: set[Endpoint] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: openai.AsyncOpenAI | None = None
-        self._slots = asyncio.Semaphore(config.concurrency)
+        self._pool: Pool | None = None
 
-    async def reply(self, prompts: Sequence[Prompt]) -> list[str]:
-        """One reply a prompt, in order, without surrounding blanks; "" where the model said nothing."""
-        tasks = [asyncio.ensure_future(self._reply(prompt)) for prompt in prompts]
+    def fingerprint(self, prompt: Prompt) -> str:
+        config = self._config
+        extras = self._extras(prompt.language) if self._extras else {}
+        models = sorted({endpoint.model(prompt) for endpoint in self._endpoints})
+        parts = (models, config.temperature, prompt.max_tokens or config.max_tokens, extras, config.extra_body)
+        return json.dumps(parts, sort_keys=True)
+
+    async def reply(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        """One reply a prompt, in order, without surrounding blanks."""
+        loop = asyncio.get_running_loop()
+        if self._pool is None or self._loop is not loop:
+            self._loop, self._pool = loop, Pool(self._endpoints)
+        pool = self._pool
+        if len(prompts) == 1:
+            return [await self._reply(pool, prompts[0])]
+        tasks = [asyncio.ensure_future(self._reply(pool, prompt)) for prompt in prompts]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -71,89 +142,81 @@ class OpenAIWriter:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        client, self._client, self._loop = self._client, None, None
-        if client is not None:
-            await client.close()
+        self._pool = None
+        for endpoint in self._endpoints:
+            await endpoint.close()
 
-    def _for_this_loop(self) -> openai.AsyncOpenAI:
-        """The client of the running event loop: connections cannot move from one loop to another."""
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
-            self._client = openai.AsyncOpenAI(
-                base_url=self._url,
-                api_key=os.environ.get(_KEY) or "none",
-                timeout=self._config.timeout,
-                max_retries=self._config.retries,
-                # A proxy of the environment has no way back to this machine's loopback.
-                http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if self._on_loopback else None,
-            )
-            self._loop = loop
-            self._slots = asyncio.Semaphore(self._config.concurrency)
-        return self._client
+    async def _reply(self, pool: Pool, prompt: Prompt) -> Reply:
+        tries: Counter[Endpoint] = Counter()
+        faults: dict[Endpoint, Fault] = {}
+        left, delay = self._config.retries, self._backoff
+        while True:
+            endpoint, outcome = await self._try(pool, prompt, tries)
+            if isinstance(outcome, Reply):
+                return outcome
+            # Servers differ in what they refuse; one that has refused it is asked again after all others.
+            tries[endpoint] += 1 if outcome.kind != "request" else 1 + self._config.retries
+            faults[endpoint] = outcome
+            elsewhere = any(item.lost is None and not tries[item] for item in self._endpoints)
+            if outcome.kind == "endpoint" or (outcome.kind == "unsent" and elsewhere):
+                self._report(endpoint, outcome)
+            if outcome.kind in ("request", "unsent", "endpoint") and elsewhere:
+                continue  # nobody has been at work on it yet
+            if outcome.kind == "request":
+                raise BackendError(str(outcome), retryable=any(fault.kind != "request" for fault in faults.values()))
+            if left == 0 or all(item.lost for item in self._endpoints):
+                self._give_up(faults)
+            left -= 1
+            if not elsewhere and not outcome.after:
+                # The jitter keeps those that failed together from coming back together.
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(2 * delay, _LONGEST_BACKOFF)
 
-    async def _reply(self, prompt: Prompt) -> str:
-        client = self._for_this_loop()
-        extra = {**(self._extras(prompt.language) if self._extras else {}), **self._config.extra_body}
-        messages: Any = list(prompt.messages)
-        async with self._slots:
-            try:
-                completion = await client.chat.completions.create(
-                    model=self._config.model,
-                    messages=messages,
-                    temperature=self._config.temperature,
-                    max_tokens=self._config.max_tokens,
-                    seed=prompt.seed,
-                    extra_body=extra,
-                )
-            except openai.NotFoundError:
-                raise EndpointError(await self._not_found(client)) from None
-            except openai.OpenAIError as error:
-                self._raise(error)
-            except json.JSONDecodeError:
-                raise EndpointError(self._no_completion) from None
-        if not isinstance(completion, ChatCompletion) or completion.choices is None:
-            raise EndpointError(self._no_completion)
-        content = completion.choices[0].message.content if completion.choices else None
-        return (content or "").strip()
-
-    def _raise(self, error: openai.OpenAIError) -> NoReturn:
-        """What the client's error means for the run."""
-        at = f"writer.base_url={self._shown}"
-        if isinstance(error, openai.APITimeoutError):
-            reason = f"no reply in {self._config.timeout:g} s"
-            raise EndpointError(f"{at} does not answer ({reason}): start it, or set writer.base_url") from None
-        if isinstance(error, openai.APIConnectionError):
-            reason = self._clean(error.__cause__ or error)
-            raise EndpointError(f"{at} does not answer ({reason}): start it, or set writer.base_url") from None
-        if isinstance(error, openai.APIStatusError):
-            code = error.status_code
-            if code in (401, 403):
-                state = "the key in it was refused" if os.environ.get(_KEY) else "it is not set"
-                raise EndpointError(f"{at} refuses the request ({code}): set {_KEY} ({state})") from None
-            text = f"{at} failed a request ({code}): {self._clean(error)}"
-            raise BackendError(text, retryable=code in (408, 409, 429) or code >= 500) from None
-        raise EndpointError(f"{self._no_completion} ({self._clean(error)})") from None
-
-    async def _not_found(self, client: openai.AsyncOpenAI) -> str:
-        model = self._config.model
+    async def _try(self, pool: Pool, prompt: Prompt, tries: Counter[Endpoint]) -> tuple[Endpoint, Reply | Fault]:
+        """One request to the endpoint that is best asked."""
+        endpoint = await pool.enter(tries)
         try:
-            offered = [item.id async for item in client.with_options(max_retries=0).models.list()]
-        # Whatever keeps the list from us, the 404 is what the user must hear of.
-        except (openai.OpenAIError, AttributeError, TypeError):
-            offered = []
-        if not offered:
-            return (
-                f"writer.base_url={self._shown} knows no chat completions by writer.model={model!r} (404): "
-                "check the model's name, and that the address ends in /v1"
-            )
-        near = difflib.get_close_matches(model, offered, n=len(offered), cutoff=0.0)
-        shown = ", ".join(near[:8]) + (f" and {len(near) - 8} more" if len(near) > 8 else "")
-        return f"writer.model={model!r} is not at writer.base_url={self._shown} (404); it offers: {shown}"
+            return endpoint, await endpoint.ask(prompt)
+        except Fault as fault:
+            return endpoint, fault
+        finally:
+            pool.leave(endpoint)
 
-    def _clean(self, error: BaseException) -> str:
-        """The error as one line without the key, which some servers send back."""
-        body = error.body if isinstance(error, openai.APIStatusError) else None
-        message = body.get("message") if isinstance(body, dict) else None
-        text = " ".join(str(message or error or type(error).__name__).split())[:300]
-        key = os.environ.get(_KEY)
-        return text.replace(key, "***") if key else text
+    def _report(self, endpoint: Endpoint, fault: Fault) -> None:
+        """One line for an endpoint that is down or gone for good while others are not."""
+        if endpoint not in self._reported and not all(item.lost for item in self._endpoints):
+            self._reported.add(endpoint)
+            _log.warning("%s; the other endpoints go on", fault)
+
+    def _give_up(self, faults: dict[Endpoint, Fault]) -> NoReturn:
+        """All tries of a request failed. Nobody is served if no endpoint could even be asked."""
+        unserved = {item: fault for item, fault in faults.items() if fault.kind in ("unsent", "endpoint")}
+        if all(item.lost or item in unserved for item in self._endpoints):
+            raise EndpointError("; ".join(dict.fromkeys(item.lost or str(unserved[item]) for item in self._endpoints)))
+        message = next(str(fault) for fault in reversed(faults.values()) if fault.kind == "passing")
+        raise BackendError(message, retryable=True)
+
+
+class _Desk:
+    """A writer, and a reviewer at another endpoint or with another model."""
+
+    def __init__(self, writer: OpenAIWriter, reviewer: OpenAIWriter):
+        self._writer = writer
+        self._reviewer = reviewer
+        self.name = writer.name
+        self.deterministic = writer.deterministic and reviewer.deterministic
+
+    def fingerprint(self, prompt: Prompt) -> str:
+        return self._of(prompt).fingerprint(prompt)
+
+    async def reply(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        if len({prompt.step == "review" for prompt in prompts}) == 1:
+            return await self._of(prompts[0]).reply(prompts)
+        return [(await self._of(prompt).reply([prompt]))[0] for prompt in prompts]
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._reviewer.close()
+
+    def _of(self, prompt: Prompt) -> OpenAIWriter:
+        return self._reviewer if prompt.step == "review" else self._writer

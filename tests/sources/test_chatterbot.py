@@ -8,30 +8,17 @@ import pytest
 import yaml
 
 from pipeline.config import Config, load_config
-from pipeline.dialogue import Language, PlannedDialogue
+from pipeline.dialogue import Language, SourceRow
 from pipeline.errors import ConfigError
-from pipeline.plan import plan_units
-from pipeline.sources import LICENSE, MULTI_TURN, ChatterbotSource, SourceRow
+from pipeline.sources import LICENSE, MULTI_TURN, ChatterbotSource
 from pipeline.text.checks import count_units, unspeakable
 from pipeline.text.verbalize import verbalize
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 
-def planned(language: Language, ordinal: int) -> PlannedDialogue:
-    return PlannedDialogue(
-        id=f"{language}-{ordinal:06d}-00",
-        unit=ordinal,
-        index=0,
-        ordinal=ordinal,
-        split="train",
-        language=language,
-        seed=1,
-    )
-
-
 def take(source: ChatterbotSource, language: Language, start: int, stop: int) -> list[SourceRow]:
-    return [source.row(planned(language, ordinal)) for ordinal in range(start, stop)]
+    return [source.row(language, ordinal) for ordinal in range(start, stop)]
 
 
 def topic(row: SourceRow) -> str:
@@ -41,27 +28,20 @@ def topic(row: SourceRow) -> str:
 # ---- the real corpus ------------------------------------------------------------------------------------------------
 
 
+QUICKSTART = load_config("quickstart")
+[CORPUS] = QUICKSTART.sources
+
+
 @pytest.fixture(scope="module")
 def everything() -> tuple[Config, ChatterbotSource]:
     """Every topic of the installed corpus."""
     config = Config()
-    return config, ChatterbotSource(config)
+    return config, ChatterbotSource("chatterbot", config)
 
 
 @pytest.fixture(scope="module")
 def quickstart() -> ChatterbotSource:
-    return ChatterbotSource(load_config("quickstart"))
-
-
-def lap_size(source: ChatterbotSource, language: Language) -> int:
-    """The number of openings, found as anybody can: by the first one that comes again."""
-    seen: set[str] = set()
-    for ordinal in range(10_000):
-        opening = source.row(planned(language, ordinal)).lines[0]
-        if opening in seen:
-            return ordinal
-        seen.add(opening)
-    raise AssertionError("no opening came twice")
+    return ChatterbotSource(CORPUS, QUICKSTART)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -72,7 +52,7 @@ def test_every_row_is_a_whole_talk_that_can_be_said(
     for row in take(source, language, 0, 400):
         assert len(row.lines) >= 2 and len(row.lines) % 2 == 0
         assert len(row.lines) == 2 or topic(row).rpartition("/")[2] in MULTI_TURN
-        assert len(row.lines) <= config.source.max_turns
+        assert len(row.lines) <= config.sources["chatterbot"].max_turns
         spoken = [verbalize(line, language) for line in row.lines]
         assert [unspeakable(line, language) for line in spoken] == [None] * len(spoken)
         sizes = [count_units(line, language) for line in spoken]
@@ -86,7 +66,7 @@ def test_every_row_is_a_whole_talk_that_can_be_said(
 def test_no_opening_comes_twice_before_all_were_used(everything: tuple[Config, ChatterbotSource]) -> None:
     """Also not one that two topics share ("Hello")."""
     _, source = everything
-    counts = {language: lap_size(source, language) for language in LANGUAGES}
+    counts = {language: source.lap_size(language) for language in LANGUAGES}
     for language, count in counts.items():
         first = [row.lines[0] for row in take(source, language, 0, count)]
         second = [row.lines[0] for row in take(source, language, count, 2 * count)]
@@ -96,7 +76,7 @@ def test_no_opening_comes_twice_before_all_were_used(everything: tuple[Config, C
 
 
 def test_a_further_lap_gives_another_reply_where_there_is_one(quickstart: ChatterbotSource) -> None:
-    count = lap_size(quickstart, "en")
+    count = quickstart.lap_size("en")
     replies: dict[str, list[tuple[str, ...]]] = {}
     for row in take(quickstart, "en", 0, 2 * count):
         replies.setdefault(row.lines[0], []).append(row.lines[1:])
@@ -105,33 +85,29 @@ def test_a_further_lap_gives_another_reply_where_there_is_one(quickstart: Chatte
 
 
 def test_topics_take_turns(quickstart: ChatterbotSource) -> None:
-    topics = load_config("quickstart").source.topics
+    topics = QUICKSTART.sources[CORPUS].topics
     for language in LANGUAGES:
         drawn = [topic(row).rpartition("/")[2] for row in take(quickstart, language, 0, 3 * len(topics[language]))]
         assert drawn == 3 * list(topics[language])
 
 
 def test_what_was_dropped_is_counted(everything: tuple[Config, ChatterbotSource]) -> None:
-    _, source = everything
-    assert {"too long", "code", "echo"} <= set(source.dropped)
-    assert all(count > 0 for count in source.dropped.values())
-    # The same rows are read under any limit: selected + dropped stays.
-    stricter = ChatterbotSource(
-        Config(text={"max_units": {"en": 6, "zh": 8}}, source={"topics": {"en": ["ai"], "zh": ["ai"]}})
-    )
-    looser = ChatterbotSource(Config(source={"topics": {"en": ["ai"], "zh": ["ai"]}}))
-    assert stricter.selected < looser.selected
-    assert stricter.selected + stricter.dropped.total() == looser.selected + looser.dropped.total()
+    counts = everything[1].counts()
+    assert {"too long", "code", "echo"} <= set(counts.dropped)
+    assert counts.read == counts.selected + sum(counts.dropped.values())
+    # The same rows are read under any limit.
+    few: dict[str, Any] = {"topics": {"en": ["ai"], "zh": ["ai"]}}
+    stricter = ChatterbotSource("few", Config(text={"max_units": {"en": 6, "zh": 8}}, sources={"few": few})).counts()
+    looser = ChatterbotSource("few", Config(sources={"few": few})).counts()
+    assert stricter.selected < looser.selected and stricter.read == looser.read
 
 
 def test_a_row_depends_on_nothing_but_seed_and_ordinal(quickstart: ChatterbotSource) -> None:
-    config = load_config("quickstart", ["dialogues=32", "unit_size=4", "splits={test: 1}"])
-    other = ChatterbotSource(config)
-    items = [item for unit in plan_units(config) for item in unit.dialogues]
-    backwards = {item.id: other.row(item) for item in reversed(items)}
-    assert [quickstart.row(item) for item in items] == [backwards[item.id] for item in items]
-    reseeded = ChatterbotSource(load_config("quickstart", ["seed=1"]))
-    assert [reseeded.row(item) for item in items] != [quickstart.row(item) for item in items]
+    other = ChatterbotSource(CORPUS, QUICKSTART)
+    backwards = [other.row("zh", ordinal) for ordinal in reversed(range(600))]
+    assert [other.next("zh") for _ in range(600)] == list(reversed(backwards)) == take(quickstart, "zh", 0, 600)
+    reseeded = ChatterbotSource(CORPUS, load_config("quickstart", ["seed=1"]))
+    assert take(reseeded, "zh", 0, 600) != list(reversed(backwards))
     assert reseeded.digest == quickstart.digest  # the digest is of the selection; the seed is in the configuration
 
 
@@ -147,15 +123,16 @@ def write(root: Path, **topics: list[list[object]]) -> Path:
     return root
 
 
-def small(path: Path, **source: object) -> ChatterbotSource:
-    return ChatterbotSource(Config(languages={"en": 1}, source={"path": path, **source}))
+def small(path: Path, text: dict[str, Any] | None = None, **source: object) -> ChatterbotSource:
+    config = Config(languages={"en": 1}, sources={"small": {"data": str(path), **source}}, text=text or {})
+    return ChatterbotSource("small", config)
 
 
 def test_an_opening_of_two_topics_belongs_to_the_first(tmp_path: Path) -> None:
     rows: list[list[object]] = [["Hello there", "Hi, how are you?"], ["Good night", "Sleep well, my friend."]]
     root = write(tmp_path, a=rows, b=[["Hello there", "Good morning to you."], ["See you", "See you tomorrow."]])
     source = small(root)
-    lap = [source.row(planned("en", ordinal)) for ordinal in range(3)]
+    lap = [source.row("en", ordinal) for ordinal in range(3)]
     assert Counter(row.lines[0] for row in lap) == {"Hello there": 1, "Good night": 1, "See you": 1}
     hellos = [row for row in take(source, "en", 0, 6) if row.lines[0] == "Hello there"]
     assert [row.lines[1] for row in hellos] == ["Hi, how are you?", "Good morning to you."]
@@ -165,7 +142,7 @@ def test_an_opening_of_two_topics_belongs_to_the_first(tmp_path: Path) -> None:
 def test_a_topic_named_twice_is_read_once(tmp_path: Path) -> None:
     root = write(tmp_path, a=[["Hello there", "Hi, how are you?"]])
     once, twice = small(root, topics={"en": ["a"]}), small(root, topics={"en": ["a", "a"]})
-    assert (twice.selected, twice.digest) == (once.selected, once.digest) == (1, once.digest)
+    assert (twice.counts(), twice.digest) == (once.counts(), once.digest) and once.counts().selected == 1
 
 
 def test_talks_are_cut_to_even_turns_and_to_their_length(tmp_path: Path) -> None:
@@ -176,12 +153,7 @@ def test_talks_are_cut_to_even_turns_and_to_their_length(tmp_path: Path) -> None
     assert list(row.lines) == lines[:4]
     [row] = take(small(**talk, max_turns=3), "en", 0, 1)
     assert list(row.lines) == lines[:2]
-    [row] = take(
-        ChatterbotSource(Config(source=talk, languages={"en": 1}, text={"max_dialogue_units": {"en": 10}})),
-        "en",
-        0,
-        1,
-    )
+    [row] = take(small(**talk, text={"max_dialogue_units": {"en": 10}}), "en", 0, 1)
     assert list(row.lines) == lines[:2]
     [row] = take(small(root, topics={"en": ["chat"]}), "en", 0, 1)
     assert list(row.lines) == lines[:2]  # what follows in other topics are other replies
@@ -197,9 +169,9 @@ def test_rows_that_cannot_be_said_are_dropped_with_their_reason(tmp_path: Path) 
         ["How much is it?", 42],
     ]
     source = small(write(tmp_path, a=rows))
-    assert source.selected == 2
-    assert source.dropped.total() == 4
-    assert {"too few turns": 1, "url": 1, "echo": 1}.items() <= source.dropped.items()
+    counts = source.counts()
+    assert (counts.read, counts.selected, sum(counts.dropped.values())) == (6, 2, 4)
+    assert {"too few turns": 1, "url": 1, "echo": 1}.items() <= counts.dropped.items()
     assert ["How much is it?", "42"] in [list(row.lines) for row in take(source, "en", 0, 2)]
 
 
@@ -224,16 +196,31 @@ def refused(root: Path, **source: object) -> str:
 def test_an_unknown_topic_names_those_that_are_there(tmp_path: Path) -> None:
     root = write(tmp_path, food=[["a", "b"]], ai=[["a", "b"]])
     message = refused(root, topics={"en": ["fod"]})
-    assert "source.topics.en: no topic 'fod'" in message and message.endswith("there are: ai, food")
+    assert "sources.small.topics.en: no topic 'fod'" in message and message.endswith("there are: ai, food")
+
+
+def test_it_never_ends_unless_laps_say_so(tmp_path: Path) -> None:
+    root = write(tmp_path, a=[["Hello there", "Hi, how are you?"], ["Good night", "Sleep well, my friend."]])
+    endless, twice = small(root), small(root, laps=2)
+    assert all(endless.next("en") for _ in range(50))
+    drawn = [twice.next("en") for _ in range(6)]
+    assert drawn[:4] == [endless.row("en", ordinal) for ordinal in range(4)] and drawn[4:] == [None, None]
+    assert twice.counts().used == 4
+
+
+def test_a_language_that_the_source_is_not_for(tmp_path: Path) -> None:
+    root = write(tmp_path, a=[["Hello there", "Hi, how are you?"]])
+    both = Config(sources={"small": {"data": str(root), "language": "en"}})
+    assert ChatterbotSource("small", both).languages == {"en"}
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
-    assert refused(tmp_path / "none") == f"source.path: {tmp_path / 'none'} is not a folder"
+    assert refused(tmp_path / "none") == f"sources.small.data: {tmp_path / 'none'} is not a folder"
 
 
 def test_nothing_to_select(tmp_path: Path) -> None:
     (tmp_path / "english").mkdir()
-    assert "source.topics.en: no speakable row" in refused(tmp_path)
+    assert "sources.small.topics.en: no speakable row" in refused(tmp_path)
     assert "raise text.max_units.en" in refused(write(tmp_path, a=[["x = y;", "{}"]]))
 
 
