@@ -103,9 +103,7 @@ def make_job(config: Config, root: Path) -> Job:
     voices, topics, templates, model files. Raises ConfigError, ModelError."""
     library = load_library()
     Casting(config, library)
-    if config.writer.reuse:  # a worker may stand in another folder
-        writer = config.writer.model_copy(update={"reuse": config.writer.reuse.resolve()})
-        config = config.model_copy(update={"writer": writer})
+    config = _seen_from_anywhere(config)
     writer_models = writer_uses(config)
     speech_models = backends.speech_models(config)
     content = config.content()
@@ -118,6 +116,18 @@ def make_job(config: Config, root: Path) -> Job:
         "judge": digest(judge.VERSION, content["judge"]),
     }
     return Job(config, root, Origin(f"speechchat {__version__}", digests, writer_models + speech_models))
+
+
+def _seen_from_anywhere(config: Config) -> Config:
+    """The same configuration with the paths that workers open made absolute: a worker may stand in another folder."""
+    steps = {}
+    for name in ("rewrite", "converse", "style", "review"):
+        step = getattr(config.text, name)
+        if step.prompt and "/" in step.prompt:
+            steps[name] = step.model_copy(update={"prompt": str(Path(step.prompt).absolute())})
+    text = config.text.model_copy(update=steps)
+    reuse = config.writer.reuse and config.writer.reuse.absolute()
+    return config.model_copy(update={"text": text, "writer": config.writer.model_copy(update={"reuse": reuse})})
 
 
 def writer_uses(config: Config) -> tuple[ModelUse, ...]:

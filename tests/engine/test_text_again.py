@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.config import Config
+from pipeline.config import Config, load_config
 from pipeline.engine.base import make_job
 from pipeline.engine.run import run
 from pipeline.engine.text_report import TextReport, text_report
 from pipeline.shards.store import RunFolder
+from pipeline.stages.compose import templates
 from tests.command_line import CommandLine, refused
 from tests.engine.campaign import STEPS, Teller, configure, part
 from tests.fakes import Silent, config_file, tree, write_corpus
@@ -65,6 +67,18 @@ def test_workers_find_the_earlier_run_wherever_they_stand(tmp_path: Path, monkey
         writer__reuse="earlier/run",
     )
     assert make_job(config, tmp_path / "run").config.writer.reuse == tmp_path / "earlier" / "run"
+
+
+def test_workers_find_prompts_of_ones_own_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = resources.files("prompts").joinpath("rewrite.en.yaml").read_text("utf-8")
+    (tmp_path / "mine.en.yaml").write_text(shipped.replace("version: 1", "version: 2"), "utf-8")
+    corpus = write_corpus(tmp_path / "corpus")
+    text = {"rewrite": {"enabled": True, "prompt": "./mine"}}
+    path = config_file(tmp_path / "run.yaml", "http://127.0.0.1:1/v1", corpus, text=text)
+    monkeypatch.chdir(tmp_path)
+    job = make_job(load_config(str(path)), tmp_path / "run")
+    monkeypatch.chdir("/")
+    assert templates(job.config)["rewrite", "en"].version == 2
 
 
 def test_an_earlier_run_that_is_none(tmp_path: Path, speechchat: CommandLine) -> None:
