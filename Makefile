@@ -11,6 +11,7 @@ demo: $(VENV)/.ready
 	$(BIN)/speechchat models pull
 	$(BIN)/speechchat run quickstart --out $(RUN)
 	$(BIN)/speechchat verify $(RUN) --decode
+	$(BIN)/speechchat text $(RUN) --excerpts 2
 	$(BIN)/python scripts/stream_training.py $(RUN) --limit 8
 	$(BIN)/python scripts/inspect_samples.py $(RUN)
 
@@ -18,7 +19,7 @@ test: $(VENV)/.ready-test
 	$(BIN)/speechchat models pull
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 --dist loadfile --durations 15
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

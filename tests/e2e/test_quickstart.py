@@ -58,7 +58,7 @@ def test_the_speech_is_what_the_text_says(quickstart: Path) -> None:
     from pipeline.config import Config
     from pipeline.dialogue import Clip
 
-    turns = list(stream_turns(quickstart))
+    turns = list(stream_turns(quickstart))[::3]
     assert {turn.language for turn in turns} == {"en", "zh"} and {turn.loss for turn in turns} == {True, False}
     clips = [resample(Clip(turn.audio, turn.rate), 16000) for turn in turns]
     heard = backends.make_recognizer(Config()).transcribe(clips, [turn.language for turn in turns])

@@ -75,7 +75,8 @@ class Pool:
         if not awake:
             self._wake_later(min(live, key=lambda item: item.resting))
             return None
-        ranks = [(tries[item], item.cooling) for item in awake]
+        # One that just failed others is no better for a request that it has not failed yet.
+        ranks = [(item.cooling, tries[item]) for item in awake]
         best = [item for item, rank in zip(awake, ranks, strict=True) if rank == min(ranks)]
         free = [item for item in best if item.busy < item.site.concurrency]
         free = [item for item in free if not item.paced] or free
