@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import json
 import signal
@@ -42,7 +43,9 @@ class _ReportUnlessNamed(TyperGroup):
     """`text RUN` is `text report RUN`: what is no command is a run."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+        word = args[0] if args else ""
+        mistyped = not Path(word).exists() and difflib.get_close_matches(word, self.commands, n=1, cutoff=0.7)
+        if word and word not in self.commands and word not in ctx.help_option_names and not mistyped:
             args = ["report", *args]
         return super().parse_args(ctx, args)
 

@@ -156,8 +156,9 @@ class Dialogue(Record):
 
 
 class TextAttempt(Record):
-    """A text that did not pass, why, and which turn (0-based) it was written for; turn -1: for the whole dialogue."""
+    """A text that did not pass, at which step and why; turn (0-based): which it was for, -1 for the whole dialogue."""
 
+    step: Stage
     turn: int
     author: Author
     text: str

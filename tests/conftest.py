@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import CommandLine
 from tests.fakes import FakeLLM, llm_server, write_corpus
 
 # Tests must not find a key or a cluster of whoever runs them.
@@ -22,6 +23,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("
 def llm() -> Iterator[FakeLLM]:
     with llm_server() as server:
         yield server
+
+
+@pytest.fixture
+def speechchat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def _write_text(folder: RunFolder, unit: Unit, unit_size: int, rejected: int) ->
 
 def _text_line(planned: PlannedDialogue, number: int, refused: bool) -> TextLine:
     if refused and number % 2:
-        link = TextAttempt(turn=1, author="source", text="http://example.org", reason="url")
+        link = TextAttempt(step="converse", turn=1, author="source", text="http://example.org", reason="url")
         reject = Reject(id=planned.id, language=planned.language, stage="filter", reason="url", detail="turn 1: a link")
         return TextLine(plan=planned, dialogue=None, reject=reject, failed=(link,))
     rows = ROWS[planned.language]
@@ -204,5 +204,5 @@ def _text_line(planned: PlannedDialogue, number: int, refused: bool) -> TextLine
         turns.append(Turn(role=role, written=written, spoken=spoken, author=author))
     source = Source(name="synthetic", license="CC0-1.0", row=f"{planned.language}#{planned.ordinal}")
     dialogue = Dialogue(plan=planned, system="", source=source, turns=tuple(turns))
-    failed = () if by_llm else (TextAttempt(turn=1, author="llm", text=REFUSED_REPLY, reason="role"),)
+    failed = () if by_llm else (TextAttempt(step="converse", turn=1, author="llm", text=REFUSED_REPLY, reason="role"),)
     return TextLine(plan=planned, dialogue=dialogue, reject=None, failed=failed)

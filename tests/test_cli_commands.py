@@ -21,11 +21,6 @@ from tests.command_line import ROOT, CommandLine, refused
 from tests.synthetic import make_run
 
 
-@pytest.fixture
-def speechchat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capsys)
-
-
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""

@@ -56,11 +56,6 @@ def config_file(path: Path, **source: Any) -> Path:
 
 
 @pytest.fixture
-def speechchat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capsys)
-
-
-@pytest.fixture
 def without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
@@ -128,6 +123,12 @@ def test_fewer_excerpts_and_no_picture(
     done = speechchat("text", written)
     assert done.status == 0 and "no histograms" in done.err and "speechchat[inspect]" in done.err
     refused(speechchat("text", written, "--png", tmp_path / "a.png"), 2, "matplotlib", "speechchat[inspect]")
+
+
+def test_a_mistyped_command_is_no_run(speechchat: CommandLine) -> None:
+    done = speechchat("text", "preveiw", "quickstart")
+    assert done.status == 2 and "No such command 'preveiw'" in done.err and "preview" in done.err
+    refused(speechchat("text", "runs/nowhere"), 2, "runs/nowhere is not a folder")
 
 
 def test_the_picture_goes_where_it_is_told(speechchat: CommandLine, written: Path, tmp_path: Path) -> None:

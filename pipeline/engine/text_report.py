@@ -195,8 +195,7 @@ def _count(tally: _Tally, line: TextLine, reject: Reject | None) -> None:
     tally.written[language] += 1
     for attempt in line.failed:
         if attempt.author == "llm":
-            step, colon, reason = attempt.reason.partition(": ")
-            tally.refused[step if colon else "converse"][reason if colon else step] += 1
+            tally.refused[attempt.step][attempt.reason] += 1
     if reject is not None:
         tally.dropped[reject.stage][reject.reason] += 1
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -67,7 +68,7 @@ class TextSource(Protocol):
         ...
 
 
-class OrdinalSource:
+class OrdinalSource(ABC):
     """A source that is held in memory and gives row k of a language at once, lap after lap.
 
     laps: after how many it ends, None for never.
@@ -81,11 +82,11 @@ class OrdinalSource:
     def languages(self) -> frozenset[Language]:
         return frozenset(self._next)
 
-    def row(self, language: Language, ordinal: int) -> SourceRow:
-        raise NotImplementedError
+    @abstractmethod
+    def row(self, language: Language, ordinal: int) -> SourceRow: ...
 
-    def lap_size(self, language: Language) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def lap_size(self, language: Language) -> int: ...
 
     def next(self, language: Language) -> SourceRow | None:
         ordinal = self._next[language]

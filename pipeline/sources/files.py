@@ -14,6 +14,7 @@ import io
 import json
 import re
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
@@ -44,8 +45,8 @@ class Reading(Iterator[RawRow]):
     """Rows in their order. `position`, fit for JSON, is where the next row begins."""
 
     @property
-    def position(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def position(self) -> Any: ...
 
 
 class Records(Protocol):

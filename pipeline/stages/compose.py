@@ -165,7 +165,7 @@ class Composer:
             note = line if mode == "reword" else ""
             turn = await self._answer(draft, number, note, self._left(draft.turns, lines, number, mode, language))
             if turn is None and mode == "reply":
-                raise given_up("converse", draft)
+                raise given_up(draft)
             draft.turns.append(turn or self._plain(line, number, draft))
 
     async def _answer(self, draft: Draft, number: int, note: str, left: int) -> Turn | None:
@@ -183,7 +183,7 @@ class Composer:
             reason = cut or check_reply(spoken, draft.turns, note, left, language, self._config.grounding)
             if reason is None:
                 return Turn(role="assistant", written=written, spoken=spoken, author="llm")
-            draft.failed.append(TextAttempt(turn=number, author="llm", text=written, reason=reason))
+            draft.failed.append(TextAttempt(step="converse", turn=number, author="llm", text=written, reason=reason))
             if reason == "copy":
                 return None
         return None
@@ -289,8 +289,8 @@ class Composer:
                     reason = fault(parsed)
                     if reason is None:
                         return parsed
-            draft.failed.append(TextAttempt(turn=-1, author="llm", text=reply.text, reason=f"{stage}: {reason}"))
-        raise given_up(stage, draft)
+            draft.failed.append(TextAttempt(step=stage, turn=-1, author="llm", text=reply.text, reason=str(reason)))
+        raise given_up(draft)
 
     def _fault(self, spoken: Sequence[str], draft: Draft) -> str | None:
         """Why these turns cannot be spoken, by rule: the first reason found."""
@@ -317,7 +317,7 @@ class Composer:
         turn = self._turn(line, place, draft)
         reason = unspeakable(turn.spoken, draft.plan.language)
         if reason:
-            draft.failed.append(TextAttempt(turn=place, author=turn.author, text=line, reason=reason))
+            draft.failed.append(TextAttempt(step="converse", turn=place, author=turn.author, text=line, reason=reason))
             raise Dropped("converse", reason, f"turn {place}: {line}")
         return turn
 

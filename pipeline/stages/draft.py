@@ -43,7 +43,7 @@ def rejected(
     return TextLine(plan=planned, dialogue=None, reject=reject, failed=tuple(failed))
 
 
-def given_up(stage: Stage, draft: Draft) -> Dropped:
+def given_up(draft: Draft) -> Dropped:
     """After the last attempt: for the reason of that one."""
     last = draft.failed[-1]
-    return Dropped(stage, last.reason.removeprefix(f"{stage}: "), last.text)
+    return Dropped(last.step, last.reason, last.text)

@@ -21,12 +21,6 @@ from tests.fakes import Silent, config_file, tree, write_corpus
 from tests.faulty_llm import faulty_llm
 from tests.sources.data import alpaca, write
 
-
-@pytest.fixture
-def speechchat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capsys)
-
-
 # ---- replies of an earlier run --------------------------------------------------------------------------------------
 
 

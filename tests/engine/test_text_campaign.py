@@ -35,11 +35,6 @@ BROKEN = ({"instruction": ["a", "list"]}, "[]", '{"instruction": "Do you like')
 UNSPEAKABLE = {"instruction": "Write a Python function that sorts a list of numbers.", "output": "def f(x): return x"}
 
 
-@pytest.fixture
-def speechchat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capsys)
-
-
 # ---- a server that misbehaves, beside one that refuses the key and one that is down ----------------------------------
 
 

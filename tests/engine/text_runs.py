@@ -143,11 +143,11 @@ def reject(plan: PlannedDialogue, step: Stage, reason: str, detail: str = "what 
 
 def dead(plan: PlannedDialogue, step: Stage, reason: str, known: Known, chance: random.Random) -> TextLine:
     """A dialogue that a step dropped, after some replies that were refused. A line of the source is no reply."""
-    failed = [TextAttempt(turn=0, author="source", text="line", reason="script")]
+    failed = [TextAttempt(step="converse", turn=0, author="source", text="line", reason="script")]
     for _ in range(chance.randrange(3)):
-        failed.append(TextAttempt(turn=-1, author="llm", text="{}", reason=f"{step}: {reason}"))
+        failed.append(TextAttempt(step=step, turn=-1, author="llm", text="{}", reason=reason))
         known.refused[step][reason] += 1
-    failed.append(TextAttempt(turn=1, author="llm", text="{}", reason="echo"))  # of a reply that is one turn
+    failed.append(TextAttempt(step="converse", turn=1, author="llm", text="{}", reason="echo"))  # of one turn
     known.refused["converse"]["echo"] += 1
     return TextLine(plan=plan, dialogue=None, reject=reject(plan, step, reason), failed=tuple(failed))
 

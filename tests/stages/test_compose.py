@@ -136,7 +136,7 @@ def test_what_is_not_what_was_asked_for_is_asked_for_again_then_rejected(bad: An
     line = compose(configuration(), once := Llm(converse=[bad, talk()]), topic="soup")
     assert line.dialogue is not None and len(once.asked) == 2
     assert once.asked[0].seed != once.asked[1].seed
-    assert [attempt.reason for attempt in line.failed] == [f"converse: {reason}"]
+    assert [f"{attempt.step}: {attempt.reason}" for attempt in line.failed] == [f"converse: {reason}"]
     line = compose(configuration(), twice := Llm(converse=[bad]), topic="soup")
     assert line.reject is not None and (line.reject.stage, line.reject.reason) == ("converse", reason)
     assert len(twice.asked) == 2 == len(line.failed)
@@ -192,7 +192,7 @@ def test_code_switching_is_asked_for_and_checked() -> None:
     plain = {"turns": talk("zh")["turns"][:2]}
     line = compose(config, Llm(converse=[plain, mixed]), topic="工作")
     assert line.dialogue is not None and line.dialogue.code_switch
-    assert [attempt.reason for attempt in line.failed] == ["converse: no code-switching"]
+    assert [f"{attempt.step}: {attempt.reason}" for attempt in line.failed] == ["converse: no code-switching"]
     assert "presentation" in line.dialogue.turns[0].spoken
     line = compose(
         configuration("zh", converse={"mode": "whole", "turns": {2: 1}}), Llm(converse=[mixed]), topic="工作"
@@ -272,7 +272,7 @@ def test_a_bad_style_is_asked_for_again(bad: Answer, reason: str) -> None:
     config = configuration(style={"enabled": True, "emotions": ["happy"]})
     line = compose(config, llm := Llm(converse=[talk()], style=[bad, styled(TALK["en"], "happy")]), topic="soup")
     assert line.dialogue is not None and llm.steps == ["converse", "style", "style"]
-    assert [attempt.reason for attempt in line.failed] == [f"style: {reason}"]
+    assert [f"{attempt.step}: {attempt.reason}" for attempt in line.failed] == [f"style: {reason}"]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -318,7 +318,7 @@ def test_a_review_that_makes_no_sense_is_asked_for_again() -> None:
     answers: list[Answer] = [{**GOOD, "safety": 9}, GOOD]
     line = compose(config, Llm(converse=[talk()], review=answers), topic="soup")
     assert line.dialogue is not None
-    assert [attempt.reason for attempt in line.failed] == ["review: schema"]
+    assert [f"{attempt.step}: {attempt.reason}" for attempt in line.failed] == ["review: schema"]
 
 
 def test_each_step_has_seeds_of_its_own() -> None:
