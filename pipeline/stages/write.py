@@ -114,7 +114,7 @@ class _Questions:
         before = self._progress.replies
         request = asyncio.ensure_future(self._journal.ask(prompt))
         self._pending.add(request)
-        request.add_done_callback(self._pending.discard)
+        request.add_done_callback(self._ended)
         try:
             reply = await asyncio.shield(request)
         except BackendError as error:
@@ -126,6 +126,11 @@ class _Questions:
             self._progress.tokens += reply.prompt_tokens + reply.completion_tokens
             self._progress.cost += reply.cost
         return reply
+
+    def _ended(self, request: asyncio.Task[Reply]) -> None:
+        self._pending.discard(request)
+        if not request.cancelled():
+            request.exception()  # asked for: where nobody waits any more, asyncio would print a failure as a bug
 
     async def is_served(self, planned: PlannedDialogue) -> bool:
         """Is anybody served, now that a request of this dialogue failed; asks for a word if nobody was since."""

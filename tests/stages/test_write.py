@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -219,6 +220,27 @@ def test_an_endpoint_that_dies_ends_it_and_keeps_what_was_paid(tmp_path: Path) -
     assert len(desk.writer.asked) == 2
     words = [line.dialogue.turns[1].written for line in lines if line.dialogue]
     assert words.count(GOOD) == 2 and len(words) == 4
+
+
+def test_requests_that_fail_together_end_in_one_error_and_no_noise(tmp_path: Path) -> None:
+    class Down(Script):
+        async def reply(self, prompts: Sequence[Prompt]) -> list[Reply]:
+            self.asked += prompts
+            await asyncio.sleep(0.05 * len(self.asked))  # the others end when nobody waits for them any more
+            raise EndpointError("the endpoint is down")
+
+    desk = Desk(tmp_path, always(GOOD))
+    Draw(desk.config, desk.folder).ensure(desk.unit)
+    noise: list[object] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: noise.append(context))
+        with pytest.raises(EndpointError, match="the endpoint is down"):
+            await TextStage(desk.config, Down(always(GOOD)), desk.folder, None, 4).run(desk.unit)
+        gc.collect()
+
+    asyncio.run(run())
+    assert noise == []
 
 
 def test_a_bug_is_raised_as_itself(tmp_path: Path) -> None:
