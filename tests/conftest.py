@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.command_line import CommandLine
 from tests.fakes import FakeLLM, llm_server, write_corpus
+
+# The same examples each time, so that a change is judged by what it changed; the other profile looks further.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("fixed")
 
 # Tests must not find a key or a cluster of whoever runs them.
 for _name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RAY_ADDRESS"):
