@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COQUI ?= .venv-coqui
 RUN := runs/demo
 
-.PHONY: demo test lint bench models clean
+.PHONY: demo test test-coqui lint bench models clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -20,6 +21,10 @@ test: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+
+# Real Coqui code, in an environment of its own that the tests of .venv call. 12 GB of disk, minutes to install.
+test-coqui: $(VENV)/.ready-test $(COQUI)/.ready
+	SPEECHCHAT_COQUI=$(COQUI) $(BIN)/pytest -q -m coqui tests/coqui --durations 5
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
@@ -44,8 +49,16 @@ $(VENV)/.ready: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,inspect,train,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,inspect,train,views,watermark,dev]'
+	touch $@
+
+$(COQUI)/.ready: constraints-coqui.txt | $(VENV)/.python
+	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage("$(dir $(abspath $(COQUI)))").free / 1e9; sys.exit(0 if free > 12 else \
+	"Coqui needs 12 GB of disk (torch with CUDA, and the cache of pip), here are %.1f: make COQUI=/other/disk ..." % free)'
+	$(PYTHON) -m venv $(COQUI)
+	$(COQUI)/bin/python -m pip install -q --disable-pip-version-check --no-compile -c constraints-coqui.txt \
+	torch torchaudio 'coqui-tts[zh]' six pydantic pyyaml soxr
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) $(COQUI) runs build *.egg-info

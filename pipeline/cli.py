@@ -17,6 +17,9 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from pipeline import __version__
+from pipeline.cli_clone import voices_clone
+from pipeline.cli_views import views
+from pipeline.cli_voices import voices_app
 from pipeline.errors import ConfigError, ModelError, RunFolderError, SpeechchatError, UsageError
 
 app = typer.Typer(
@@ -35,8 +38,8 @@ models_app = typer.Typer(
     help="The embedded models: where they are, whether they are the right ones, and how to get them."
 )
 app.add_typer(models_app, name="models")
-voices_app = typer.Typer(help="The voice library: what there is, and how it sounds.")
 app.add_typer(voices_app, name="voices")
+voices_app.command("clone")(voices_clone)
 
 
 class _ReportUnlessNamed(TyperGroup):
@@ -281,45 +284,7 @@ def models_check(
         raise ModelError("; ".join(faults))
 
 
-@voices_app.callback(invoke_without_command=True)
-def voices_list(
-    context: typer.Context,
-    language: Annotated[str | None, typer.Option(help="en or zh")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the voices: language, gender, accent, licence, recipe."""
-    from pipeline.errors import ConfigError
-    from speakers import load_library
-
-    if context.invoked_subcommand:
-        return
-    if language not in (None, "en", "zh"):
-        raise ConfigError(f"--language {language!r}: the library speaks en and zh")
-    voices = [voice for voice in load_library().voices if language is None or language in voice.languages]
-    if as_json:
-        typer.echo(json.dumps([voice.model_dump() for voice in voices]))
-        return
-    table = Table("voice", "languages", "gender", "accent", "engine", "licence", "recipe")
-    for voice in voices:
-        recipe = " + ".join(f"{weight:g} {style}" for style, weight in voice.recipe)
-        table.add_row(
-            voice.id, " ".join(voice.languages), voice.gender, voice.accent, voice.engine, voice.license, recipe
-        )
-    Console(highlight=False).print(table)
-    typer.echo(f"{len(voices)} voices")
-
-
-@voices_app.command("say")
-def voices_say(
-    voice: Annotated[str, typer.Argument(help="a voice of the library")],
-    text: Annotated[str, typer.Argument(help="what to say")],
-    out: Annotated[Path, typer.Option(help="an audio file: .flac, .wav, .mp3, .ogg")] = Path("say.flac"),
-) -> None:
-    """Hear a voice: speak a text into a file."""
-    from pipeline.engine.preview import say
-
-    seconds = say(voice, text, out)
-    typer.echo(f"{out}: {seconds:.2f} s")
+app.command()(views)
 
 
 @contextlib.contextmanager

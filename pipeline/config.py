@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -21,28 +21,34 @@ from pipeline.dialogue import Language, Split
 from pipeline.errors import ConfigError
 from pipeline.sections import (
     EXECUTION,
-    RATES,
-    AsrConfig,
-    AudioConfig,
-    CastConfig,
     ConverseConfig,
     DedupConfig,
     DisfluencyConfig,
     EndpointConfig,
     EngineConfig,
     FilterConfig,
-    JudgeConfig,
-    QualityConfig,
     ReviewConfig,
     RewriteConfig,
     Section,
     SourceConfig,
     StyleConfig,
     TextConfig,
-    TtsConfig,
     Weight,
     WriterConfig,
 )
+from pipeline.speech_sections import (
+    RATES,
+    AsrConfig,
+    AudioConfig,
+    CastConfig,
+    EnvironmentConfig,
+    JudgeConfig,
+    QualityConfig,
+    TtsConfig,
+    TtsEngineConfig,
+    WatermarkConfig,
+)
+from pipeline.view_sections import ViewConfig
 
 __all__ = [
     "EXECUTION",
@@ -56,6 +62,7 @@ __all__ = [
     "DisfluencyConfig",
     "EndpointConfig",
     "EngineConfig",
+    "EnvironmentConfig",
     "FilterConfig",
     "JudgeConfig",
     "QualityConfig",
@@ -66,6 +73,9 @@ __all__ = [
     "StyleConfig",
     "TextConfig",
     "TtsConfig",
+    "TtsEngineConfig",
+    "ViewConfig",
+    "WatermarkConfig",
     "WriterConfig",
     "all_keys",
     "assign_settings",
@@ -97,10 +107,17 @@ class Config(Section):
     dedup: DedupConfig = DedupConfig()
     cast: CastConfig = CastConfig()
     tts: TtsConfig = TtsConfig()
+    require_licence: Literal["any", "commercial"] = Field(
+        "any", description="commercial: refuse models, voices and sources whose licence forbids commercial use"
+    )
     audio: AudioConfig = AudioConfig()
+    watermark: WatermarkConfig = WatermarkConfig()
     asr: AsrConfig = AsrConfig()
     quality: QualityConfig = QualityConfig()
     judge: JudgeConfig = JudgeConfig()
+    views: dict[str, ViewConfig] = Field(
+        {}, json_schema_extra=EXECUTION, description="variants of the user's track, by name; they change no shard"
+    )
     engine: EngineConfig = Field(EngineConfig(), json_schema_extra=EXECUTION)
 
     @model_validator(mode="after")

@@ -210,21 +210,6 @@ class TextLine(Record):
 
 
 @dataclass(frozen=True)
-class SpeechRequest:
-    """One turn to be spoken. `take` counts from 0; an engine makes each take differ from the last.
-
-    speed: 1 is the voice's own rate, above is faster. seed: for stochastic engines.
-    """
-
-    text: str
-    language: Language
-    voice: str
-    take: int
-    speed: float
-    seed: int
-
-
-@dataclass(frozen=True)
 class Clip:
     """Mono audio, float32 in [-1, 1], shape [samples], at `rate` Hz."""
 
@@ -247,9 +232,12 @@ class Transcript:
 
 
 class Take(Record):
-    """One attempt at speaking a turn. `error_rate` is in the metric of the turn; `reason` is "" if it passed."""
+    """One attempt at speaking a turn. `error_rate` is in the metric of the turn (1 where nothing came out of the
+    engine); `reason` is "" if it passed."""
 
     take: int
+    engine: str
+    voice: str
     speed: float
     seed: int
     transcript: str
@@ -283,11 +271,16 @@ class SampleTurn(Record):
 
 
 class SampleVoice(Record):
+    """Who spoke. engine: its name in `tts.engines`. recipe: JSON of what the engine made the voice of."""
+
     id: str
     role: Role
     engine: str
     gender: str
+    age: str
     license: str
+    consent: str
+    recipe: str
 
 
 class ModelUse(Record):
@@ -311,11 +304,24 @@ class Provenance(Record):
     models: tuple[ModelUse, ...]
 
 
+class ChannelStep(Record):
+    """One thing that happened to the user track of a view. kind: which of the step's kinds, or the file that was used.
+
+    parameters: what was drawn. Names: factor (of speed); rt60 (seconds); length, width, height, distance (metres);
+    snr (dB, over the user's turns); voices (of babble); low, high, rate (Hz); gain (dB).
+    """
+
+    name: str
+    kind: str
+    parameters: tuple[Score, ...]
+
+
 class Sample(Record):
     """`KEY.json`: a closed schema. Every key is always there and always of one type (no nulls, no open maps),
     because readers infer types from the first samples. `system` is "" where there is no system prompt.
 
-    duration: seconds, of both tracks, a multiple of 0.08.
+    duration: seconds, of both tracks, a multiple of 0.08. view: its name, "" for the clean sample, which has the same
+    key; channel: the user track's way through it (transcripts and scores are of the clean clips).
     """
 
     version: int
@@ -336,3 +342,5 @@ class Sample(Record):
     turns: tuple[SampleTurn, ...]
     voices: tuple[SampleVoice, ...]
     provenance: Provenance
+    view: str = ""
+    channel: tuple[ChannelStep, ...] = ()

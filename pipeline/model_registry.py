@@ -187,14 +187,29 @@ MODELS: dict[str, Model] = {
             ),
             main="kokoro.onnx",
             needed=("kokoro.onnx", "vocab.json"),
-            key="tts.model_path",
+            key="tts.engines.kokoro.model_path",
         ),
         Model(
             "kokoro-voices",
             "voices",
             "Apache-2.0",
             tuple(_voice(line) for line in _VOICES.split("\n") if line),
-            key="tts.model_path",
+            key="tts.engines.kokoro.model_path",
+        ),
+        Model(
+            "hibari",
+            "tts",
+            "Apache-2.0",
+            (
+                ModelFile(
+                    "hibari.onnx",
+                    7936868,
+                    "5f70741d4e900f4e85d0037498736cc1b3e1b9a63a13546a5da1e63abf4fccd8",
+                    (WheelPart("hibari-tts", "0.2.1", "hibari/assets/hibari.onnx"),),
+                ),
+            ),
+            main="hibari.onnx",
+            needed=("hibari.onnx",),
         ),
         Model(
             "whisper-base",
@@ -271,6 +286,36 @@ MODELS: dict[str, Model] = {
             ),
             main="sig_bak_ovr.onnx",
             needed=("sig_bak_ovr.onnx",),
+        ),
+        Model(
+            "resemblyzer",
+            "speaker",
+            "Apache-2.0",
+            (
+                ModelFile(
+                    "pretrained.pt",
+                    17090379,
+                    "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+                    (WheelPart("Resemblyzer", "0.1.4", "resemblyzer/pretrained.pt"),),
+                ),
+            ),
+            main="pretrained.pt",
+            needed=("pretrained.pt",),
+        ),
+        Model(
+            "silero-vad",
+            "vad",
+            "MIT",
+            (
+                ModelFile(
+                    "silero_vad_16k_sequence.onnx",
+                    1246165,
+                    "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
+                    (WheelPart("silero-vad", "6.2.3", "silero_vad/data/silero_vad_16k_sequence.onnx"),),
+                ),
+            ),
+            main="silero_vad_16k_sequence.onnx",
+            needed=("silero_vad_16k_sequence.onnx",),
         ),
     )
 }

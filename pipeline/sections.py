@@ -1,4 +1,4 @@
-"""The sections of the configuration. How a key is read, shown and digested is in config.py.
+"""The sections of the configuration about text and about how work is done; speech_sections.py has those about speech.
 
 A key is either *content* (it reaches the bytes of a shard, so it is part of a stage's digest and is frozen in
 RUN/config.yaml) or *execution* (where and how fast: marked `EXECUTION`, free to change between two starts of a run).
@@ -15,9 +15,6 @@ from pipeline.dialogue import Language
 
 EXECUTION: dict[str, Any] = {"execution": True}
 
-# The error rates that exist for a language (text/rates.py measures them).
-RATES: dict[Language, tuple[str, ...]] = {"en": ("wer", "cer"), "zh": ("cer", "per")}
-
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 
@@ -26,7 +23,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
-def _defaults(**values: Any) -> BeforeValidator:
+def by_language(**values: Any) -> BeforeValidator:
     """What a map by language holds for a language that the configuration does not name."""
     return BeforeValidator(lambda given: {**values, **given} if isinstance(given, dict) else given)
 
@@ -152,8 +149,8 @@ class ReviewConfig(Section):
 class TextConfig(Section):
     """What is written and what of it is kept. max_units: words (en) or characters (zh) of a turn."""
 
-    max_units: Annotated[dict[Language, Positive], _defaults(en=60, zh=100)] = {}
-    max_dialogue_units: Annotated[dict[Language, Positive], _defaults(en=400, zh=600)] = {}
+    max_units: Annotated[dict[Language, Positive], by_language(en=60, zh=100)] = {}
+    max_dialogue_units: Annotated[dict[Language, Positive], by_language(en=400, zh=600)] = {}
     grounding: float | None = Field(
         None,
         ge=0,
@@ -177,12 +174,12 @@ class DedupConfig(Section):
 
     enabled: bool = False
     similarity: float = Field(0.8, gt=0, le=1, description="Jaccard similarity from which two texts are the same")
-    ngram: Annotated[dict[Language, Positive], _defaults(en=3, zh=4)] = Field(
+    ngram: Annotated[dict[Language, Positive], by_language(en=3, zh=4)] = Field(
         {}, description="words (en), characters (zh)"
     )
     against: tuple[Path, ...] = Field((), description="earlier runs whose dialogues count as lower ids")
     benchmarks: tuple[Path, ...] = Field((), description="files of benchmark questions: .txt a line each, .jsonl, .csv")
-    overlap: Annotated[dict[Language, Positive], _defaults(en=8, zh=13)] = Field(
+    overlap: Annotated[dict[Language, Positive], by_language(en=8, zh=13)] = Field(
         {}, description="words (en) or characters (zh) in a row that a turn may not share with a benchmark question"
     )
 
@@ -247,88 +244,6 @@ class WriterConfig(Section):
     )
 
 
-class CastConfig(Section):
-    """Who speaks. agents: the few voices of the assistant, by language; users: the user's, all others if null."""
-
-    agents: Annotated[
-        dict[Language, tuple[str, ...]],
-        _defaults(en=("af_heart", "am_michael"), zh=("zf_xiaoxiao", "zm_yunxi")),
-    ] = {}
-    users: dict[Language, tuple[str, ...]] | None = None
-
-
-class TtsConfig(Section):
-    """speeds: take n is spoken at speeds[n] (an engine without chance needs each take to differ)."""
-
-    engine: str = "kokoro"
-    model_path: Path | None = Field(None, json_schema_extra=EXECUTION, description="folder of the model's files")
-    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field((1.0, 0.88), min_length=1)
-    threads: Positive = Field(1, json_schema_extra=EXECUTION)
-
-
-class AudioConfig(Section):
-    """Tracks and timeline. loudness: LUFS (ITU-R BS.1770); peak: dBFS; gap: seconds between turns, drawn evenly."""
-
-    user_rate: int = Field(16000, ge=8000, le=48000)
-    assistant_rate: int = Field(24000, ge=8000, le=48000)
-    loudness: float = Field(-23.0, ge=-60, le=-5)
-    peak: float = Field(-1.0, ge=-20, le=0)
-    trim_below: float = Field(-50.0, ge=-90, le=-20, description="dBFS under which the ends of a clip are silence")
-    lead: float = Field(0.2, ge=0, le=5, description="seconds of silence before the first turn")
-    gap: tuple[float, float] = (0.25, 0.6)
-    tail: float = Field(0.2, ge=0, le=5)
-
-    @model_validator(mode="after")
-    def _check(self) -> AudioConfig:
-        for name in ("user_rate", "assistant_rate"):
-            rate = getattr(self, name)
-            if rate * 8 % 100:
-                raise ValueError(f"{name}={rate} has no whole number of samples in 80 ms; use a multiple of 25")
-        if not 0 <= self.gap[0] <= self.gap[1] <= 10:
-            raise ValueError("gap must be two numbers of seconds, 0 <= low <= high <= 10")
-        return self
-
-
-class AsrConfig(Section):
-    engine: str = "faster-whisper"
-    model_path: Path | None = Field(None, json_schema_extra=EXECUTION, description="folder of the model's files")
-    beam: int = Field(1, ge=1, le=10)
-    threads: Positive = Field(1, json_schema_extra=EXECUTION)
-
-
-class QualityConfig(Section):
-    """engine: "dnsmos" or "none" (then no MOS is stored)."""
-
-    engine: str = "dnsmos"
-
-
-class JudgeConfig(Section):
-    """A turn passes if each named rate is at most its limit. Rates: wer, cer, per (see text/rates.py).
-
-    min_mos: lowest DNSMOS overall score, 1 to 5; null gates nothing.
-    """
-
-    limits: Annotated[
-        dict[Language, dict[Literal["wer", "cer", "per"], Weight]],
-        _defaults(en={"wer": 0.1}, zh={"cer": 0.1}),
-    ] = {}
-    min_mos: float | None = Field(None, ge=1, le=5)
-    keep: Literal["none", "sample", "all"] = Field(
-        "all", description="which rejected clips are kept; sample: one in ten"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> JudgeConfig:
-        for language, limits in self.limits.items():
-            for rate in limits:
-                if rate not in RATES[language]:
-                    raise ValueError(
-                        f"limits.{language}.{rate}: {rate} is not measured for {language}; "
-                        f"measured are {' and '.join(RATES[language])}"
-                    )
-        return self
-
-
 class EngineConfig(Section):
     """How the work is done; nothing here reaches a byte of the output."""
 
@@ -337,6 +252,9 @@ class EngineConfig(Section):
     studios: int | None = Field(None, ge=1, description="studio workers; as many as the CPUs allow if null")
     studio_cpus: float = Field(1, gt=0)
     studio_gpus: float = Field(0, ge=0)
+    studio_units: int | None = Field(
+        None, ge=1, description="units that a studio works on at once; null: as many as keep its engines' batches full"
+    )
     writers: Positive = 2
     window: int = Field(16, ge=1, description="units in flight between text and speech")
     tries: int = Field(3, ge=1, le=20, description="tries of a unit before it is quarantined")

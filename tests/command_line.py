@@ -43,9 +43,10 @@ class CommandLine:
         return Done(status, captured.out, captured.err)
 
 
-def python(*words: object) -> Done:
-    """A Python program in a process of its own."""
-    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+def python(*words: object, limit: float = 120) -> Done:
+    """A Python program in a process of its own, which ends within `limit` seconds."""
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit)
     return Done(done.returncode, done.stdout, done.stderr)
 
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import Config, load_config
-from pipeline.dialogue import Clip, Language, ModelUse, SpeechRequest, Transcript
+from pipeline.config import Config, TtsEngineConfig, load_config
+from pipeline.dialogue import Clip, Language, ModelUse, Transcript
 from pipeline.errors import BackendError
-from speakers import VoiceLibrary
+from pipeline.voice import SpeechRequest, Unsaid
 from tests.synthetic import ToneSynthesizer
 
 SLOWNESS = 0.1  # seconds a clip, so that a kill finds a run in the middle
@@ -34,7 +34,7 @@ class FaultySynthesizer(ToneSynthesizer):
         super().__init__()
         self._slowness = slowness
 
-    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip]:
+    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip | Unsaid]:
         for request in requests:
             time.sleep(self._slowness)
             if "backend" in request.text:
@@ -56,28 +56,60 @@ class FaultyRecognizer:
     def transcribe(self, clips: Sequence[Clip], languages: Sequence[Language]) -> list[Transcript]:
         assert _synthesizer is not None
         heard = []
-        for request in _synthesizer.said:
+        for request in _synthesizer.said():
             wrong = "hopeless" in request.text or ("stumble" in request.text and request.take == 0)
             heard.append(Transcript("something else entirely" if wrong else request.text, -0.1, 0.0, 1.0))
         return heard
 
 
+class DeafRecognizer:
+    """Hears the same of every clip, whoever asks: for studios with several units at work, where nobody knows whose turn
+    it is."""
+
+    name = "deaf"
+    rate = 16000
+    deterministic = True
+
+    def transcribe(self, clips: Sequence[Clip], languages: Sequence[Language]) -> list[Transcript]:
+        return [Transcript("something", -0.1, 0.0, 1.0) for _ in clips]
+
+
 _synthesizer: ToneSynthesizer | None = None
+batches: list[list[str]] = []
+"""What the batching synthesizer of this process was asked for."""
 
 
-def build_tts(config: Config, library: VoiceLibrary) -> ToneSynthesizer:
+def build_tts(section: TtsEngineConfig) -> ToneSynthesizer:
     global _synthesizer
     _synthesizer = FaultySynthesizer()
     return _synthesizer
 
 
-def build_slow_tts(config: Config, library: VoiceLibrary) -> ToneSynthesizer:
+def build_slow_tts(section: TtsEngineConfig) -> ToneSynthesizer:
     global _synthesizer
     _synthesizer = FaultySynthesizer(SLOWNESS)
     return _synthesizer
 
 
-def build_dying_tts(config: Config, library: VoiceLibrary) -> ToneSynthesizer:
+class BatchingSynthesizer(FaultySynthesizer):
+    """Likes twelve requests at once, and takes its time, so that other units come to wait."""
+
+    batch = 12
+
+    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip | Unsaid]:
+        batches.append([request.text for request in requests])
+        return super().synthesize(requests)
+
+
+def build_batching_tts(section: TtsEngineConfig) -> ToneSynthesizer:
+    return BatchingSynthesizer(0.02)
+
+
+def build_deaf_asr(config: Config) -> DeafRecognizer:
+    return DeafRecognizer()
+
+
+def build_dying_tts(section: TtsEngineConfig) -> ToneSynthesizer:
     """Kills the worker as it opens."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("still alive")
@@ -87,7 +119,7 @@ def build_asr(config: Config) -> FaultyRecognizer:
     return FaultyRecognizer()
 
 
-def models(config: Config) -> tuple[ModelUse, ...]:
+def models(config: Config | TtsEngineConfig) -> tuple[ModelUse, ...]:
     return (ModelUse(role="speech", name="fakes", sha256="", license="CC0-1.0"),)
 
 
@@ -178,7 +210,7 @@ def config_file(path: Path, base_url: str, corpus: Path, **changes: Any) -> Path
         "sources": {"corpus": {"kind": "chatterbot", "data": str(corpus)}},
         "text": {"grounding": 0},
         "writer": {"base_url": base_url, "model": "fake", "attempts": 1, "retries": 1, "timeout": 5},
-        "tts": {"engine": "tests.fakes:build_tts"},
+        "tts": {"engines": {"kokoro": {"kind": "tests.fakes:build_tts"}}},
         "asr": {"engine": "tests.fakes:build_asr"},
         "quality": {"engine": "none"},
         # One language and one writer: each Ray worker pays for its imports and tables anew.

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.backends.tts.router import Router
 from pipeline.config import Config, EngineConfig, JudgeConfig, TtsConfig
 from pipeline.dialogue import (
     Clip,
@@ -23,7 +24,6 @@ from pipeline.dialogue import (
     Role,
     Score,
     Source,
-    SpeechRequest,
     Split,
     TextAttempt,
     TextLine,
@@ -37,7 +37,9 @@ from pipeline.plan import Unit, plan_units
 from pipeline.shards.store import RunFolder, publish
 from pipeline.stages.cast import Casting
 from pipeline.stages.pack import Origin
+from pipeline.stages.speak import Speaking
 from pipeline.stages.studio import Studio
+from pipeline.voice import SpeechRequest, Unsaid, VoiceKind
 from speakers import load_library
 
 RATE = 24000
@@ -86,20 +88,28 @@ class ToneSynthesizer:
 
     name = "tones"
     rate = RATE
+    languages: frozenset[Language] = frozenset({"en", "zh"})
+    kinds: frozenset[VoiceKind] = frozenset({"styles"})
     stochastic = False
     deterministic = True
+    batch = 1
 
     def __init__(self) -> None:
-        self.said: list[SpeechRequest] = []
+        self._said: list[SpeechRequest] = []
 
-    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip]:
-        self.said = list(requests)
+    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip | Unsaid]:
+        self._said += requests
         return [self._clip(request) for request in requests]
+
+    def said(self) -> list[SpeechRequest]:
+        """What was asked for since the last call."""
+        said, self._said = self._said, []
+        return said
 
     def _clip(self, request: SpeechRequest) -> Clip:
         seconds = len(request.text) * (0.06 if request.language == "en" else 0.18) / request.speed
         time = np.arange(int(seconds * RATE)) / RATE
-        pitch = 90 + derive_seed(request.voice) % 160
+        pitch = 90 + derive_seed(request.voice.id) % 160
         noise = np.random.default_rng(derive_seed(request.text, request.take)).standard_normal(len(time))
         voiced = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in (1, 2, 3, 5))
         envelope = np.sin(np.pi * time * 4) ** 2 * np.sin(np.pi * time / seconds) ** 0.3
@@ -117,7 +127,7 @@ class ScriptedRecognizer:
         self._synthesizer = synthesizer
 
     def transcribe(self, clips: Sequence[Clip], languages: Sequence[Language]) -> list[Transcript]:
-        said = zip(clips, self._synthesizer.said, strict=True)
+        said = zip(clips, self._synthesizer.said(), strict=True)
         return [Transcript(self._heard(request), -0.2, 0.01, 1.1) for _, request in said]
 
     @staticmethod
@@ -171,7 +181,8 @@ def make_run(
     origin = Origin("speechchat tests", dict.fromkeys(("text", "speech", "judge"), "0" * 16), models)
     freeze(Job(config, root, origin))
     casting = Casting(config, load_library())
-    studio = Studio(config, folder, casting, synthesizer, recognizer, LengthQuality(), origin)
+    speaking = Speaking(Router({"kokoro": synthesizer}), config, None)
+    studio = Studio(config, folder, casting, speaking, recognizer, LengthQuality(), origin)
     for unit in plan_units(config):
         _write_text(folder, unit, unit_size, rejected)
         studio.run(unit)

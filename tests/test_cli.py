@@ -81,7 +81,7 @@ def test_ctrl_c_drops_the_unit_and_says_how_to_go_on(
     speechchat: CommandLine, tmp_path: Path, llm: FakeLLM, corpus: Path, number: signal.Signals
 ) -> None:
     slow = config_file(tmp_path / "slow.yaml", llm.base_url, corpus, engine__kind="local")
-    setting = "tts.engine=tests.fakes:build_slow_tts"
+    setting = "tts.engines.kokoro.kind=tests.fakes:build_slow_tts"
     out = tmp_path / "run"
     words = [sys.executable, "-m", "pipeline.cli", "run", str(slow), "--out", str(out), "--set", setting]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -116,7 +116,11 @@ def test_an_unknown_preset(speechchat: CommandLine, tmp_path: Path) -> None:
         ("", ["dialogues=-1"], ["dialogues", "greater than or equal to 1", "-1"]),
         ("", ["judge.limits.en.wer"], ["--set 'judge.limits.en.wer': write it as key=value"]),
         ("", ["engine.kind=slurm"], ["engine.kind", "'ray' or 'local'"]),
-        ("", ["tts.engine=kokro"], ["tts.engine: unknown engine 'kokro'", "did you mean 'kokoro'?"]),
+        (
+            "",
+            ["tts.engines.kokoro.kind=kokro"],
+            ["tts.engines.kokoro.kind: unknown engine 'kokro'", "did you mean 'kokoro'?"],
+        ),
         ("", ["cast.agents.en=[af_hart]"], ["there is no voice 'af_hart'", "af_heart"]),
         ("", ["sources.chatterbot-corpus.topics.en=[fodo]"], ["no topic 'fodo'", "food"]),
         ("", ["text.converse.prompt=repl"], ["repl", "reply"]),
@@ -171,7 +175,7 @@ def test_a_corrupt_model_is_named_with_its_file(
     path.parent.mkdir(parents=True)
     with path.open("wb") as stream:
         stream.truncate(file.size + grow)  # a file of nothing but zeros, or one byte short
-    config = config_file(tmp_path / "talk.yaml", llm.base_url, corpus, tts__engine="kokoro")
+    config = config_file(tmp_path / "talk.yaml", llm.base_url, corpus, tts__engines__kokoro__kind="kokoro")
     refused(
         speechchat("run", config, "--out", tmp_path / "run"),
         3,

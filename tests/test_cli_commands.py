@@ -90,8 +90,8 @@ def test_voices_say(speechchat: CommandLine, tmp_path: Path, voice: str, text: s
         (("af_hart", "Hello."), ("there is no voice 'af_hart'", "did you mean 'af_heart'?")),
         (("af_heart", "你好"), ("'af_heart' speaks en", "script")),
         (("af_heart", "{}"), ("cannot say '{}'",)),
-        (("af_heart", "Hello.", "--out", "hello.txt"), ("hello.txt", ".flac, .wav, .mp3 or .ogg")),
-        (("af_heart", "Hello.", "--out", "hello"), (".flac, .wav, .mp3 or .ogg",)),
+        (("af_heart", "Hello.", "--out", "hello.txt"), ("hello.txt", ".flac, .wav, .mp3, .ogg")),
+        (("af_heart", "Hello.", "--out", "hello"), ("hello: ", ".flac, .wav, .mp3, .ogg")),
     ],
 )
 def test_voices_say_with_bad_input(speechchat: CommandLine, words: tuple[str, ...], parts: tuple[str, ...]) -> None:

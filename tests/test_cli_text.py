@@ -46,7 +46,7 @@ def config_file(path: Path, **source: Any) -> Path:
         "sources": {"talks": {key: str(value) if key == "data" else value for key, value in talks.items()}},
         "text": {"converse": {"mode": "none"}},
         "dedup": {"enabled": True},
-        "tts": {"engine": "tests.fakes:build_tts"},
+        "tts": {"engines": {"kokoro": {"kind": "tests.fakes:build_tts"}}},
         "asr": {"engine": "tests.fakes:build_asr"},
         "quality": {"engine": "none"},
         "engine": {"kind": "local"},

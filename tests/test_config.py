@@ -61,7 +61,7 @@ def test_an_unknown_key_names_its_neighbour_in_a_file_and_in_a_setting(tmp_path:
 
 def test_an_unknown_key_with_no_neighbour_names_all_that_are_there(tmp_path: Path) -> None:
     message = refused(tmp_path, "", "zzzz=1")
-    assert "unknown key 'zzzz'; known here: dialogues, unit_size, " in message and message.endswith(", judge, engine")
+    assert "unknown key 'zzzz'; known here: dialogues, unit_size, " in message and message.endswith(", views, engine")
 
 
 def test_every_wrong_key_of_a_file_is_named_at_once(tmp_path: Path) -> None:
@@ -72,7 +72,13 @@ def test_every_wrong_key_of_a_file_is_named_at_once(tmp_path: Path) -> None:
 def test_every_key_of_the_tree_can_be_set(tmp_path: Path) -> None:
     """`all_keys`, from which neighbours are named, and the tree itself agree."""
     endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
-    config = Config.model_validate({"writer": {"endpoints": {"mine": endpoint}}})
+    config = Config.model_validate(
+        {
+            "writer": {"endpoints": {"mine": endpoint}},
+            "tts": {"engines": {"mine": {}}},
+            "views": {"mine": {"steps": ["gain"]}},
+        }
+    )
     dumped = config.model_dump(mode="json")
     for key in (key.replace("sources.*", "sources.chatterbot").replace("*", "mine") for key in all_keys()):
         node = dumped
@@ -103,7 +109,7 @@ def test_every_key_of_the_tree_can_be_set(tmp_path: Path) -> None:
         ("text.max_units.en=0", ["text.max_units.en"]),
         ("text.max_units=5", ["text.max_units", "dictionary"]),
         ("audio.user_rate=22051", ["user_rate=22051", "multiple of 25"]),
-        ("audio.gap=[3, 1]", ["gap must be two numbers"]),
+        ("audio.pause.low=3", ["audio.pause", "low=3 is above high"]),
         ("tts.speeds=[]", ["tts.speeds", "at least 1 item"]),
         ("tts.speeds=[1, 9]", ["tts.speeds.1", "less than or equal to 2"]),
         ("judge.limits.en.per=0.1", ["limits.en.per", "not measured for en", "wer and cer"]),
@@ -212,13 +218,13 @@ EXECUTION = [
     "engine.kind=local",
     "engine.window=3",
     "engine.studios=7",
-    "tts.threads=4",
+    "tts.engines.kokoro.threads=4",
     "asr.threads=4",
     "writer.concurrency=2",
     "writer.timeout=9",
     "writer.retries=0",
     "sources.chatterbot-corpus.data=/elsewhere",
-    "tts.model_path=/elsewhere",
+    "tts.engines.kokoro.model_path=/elsewhere",
     "asr.model_path=/elsewhere",
     "writer.model_path=/elsewhere",
 ]
@@ -232,7 +238,7 @@ def test_where_and_how_fast_reaches_no_output() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["seed=1", "writer.model=x", "audio.gap=[0.1, 0.2]", "judge.min_mos=2", "dialogues=32"]
+    "setting", ["seed=1", "writer.model=x", "audio.pause.low=0.2", "judge.min_mos=2", "dialogues=32"]
 )
 def test_what_reaches_the_output_is_content(setting: str) -> None:
     assert load_config("quickstart", [setting]).content() != load_config("quickstart").content()

@@ -16,7 +16,7 @@ CODE = ("pipeline", "speakers", "prompts", "scripts")
 # What a room may import beside itself: cli → engine → stages → the rooms of work → what everybody knows.
 KNOWN = {"dialogue", "errors", "config"}
 LIBRARIES = KNOWN | {"speakers", "prompts"}
-WORK = {"backends", "shards", "text", "audio", "sources"}
+WORK = {"backends", "shards", "text", "audio", "channel", "sources"}
 MAY: dict[str, set[str]] = {
     "dialogue": set(),
     "errors": set(),
@@ -26,9 +26,10 @@ MAY: dict[str, set[str]] = {
     "prompts": KNOWN,
     "text": KNOWN,
     "audio": KNOWN,
+    "channel": KNOWN | {"audio"},
     "models": KNOWN,  # and its registry and its downloads
     "sources": KNOWN | {"text"},  # selects by what can be said
-    "backends": KNOWN | {"models", "speakers"},
+    "backends": KNOWN | {"models", "speakers", "audio"},
     "shards": KNOWN | {"plan", "audio"},
     "stages": LIBRARIES | WORK | {"plan"},
     "engine": LIBRARIES | WORK | {"plan", "models", "stages", "pipeline"},
@@ -39,8 +40,15 @@ MAY: dict[str, set[str]] = {
 SAME_ROOM = {
     "console": "cli",
     "model_pull": "models",
+    "cli_views": "cli",
+    "cli_voices": "cli",
+    "cli_clone": "cli",
     "sections": "config",
+    "speech_sections": "config",
+    "view_sections": "config",
+    "voice": "dialogue",
     "model_registry": "models",
+    "licences": "models",
     "presets": "config",
 }
 
@@ -52,6 +60,9 @@ HEAVY = (
     "hibari",
     "torch",
     "matplotlib",
+    "pyroomacoustics",
+    "TTS",
+    "audioseal",
     "openai",
     "ray",
 )

@@ -12,30 +12,40 @@ from typing import BinaryIO, Protocol
 
 from pipeline import __version__, backends, models
 from pipeline.backends.llm.embedded import SLOTS, EmbeddedServer, request_extras
-from pipeline.config import Config, digest
+from pipeline.config import Config, TtsEngineConfig, digest
 from pipeline.dialogue import ModelUse
 from pipeline.errors import ConfigError
+from pipeline.licences import check_licences
 from pipeline.plan import Unit
 from pipeline.shards.store import Manifest, RunFolder
 from pipeline.stages import cast, judge, listen, pack, speak
 from pipeline.stages.cast import Casting
 from pipeline.stages.pack import Origin
 from pipeline.stages.replies import Ledger
+from pipeline.stages.speak import Speaking
 from pipeline.stages.studio import Progress, Studio
 from pipeline.stages.write import TextProgress, TextStage, text_digest_parts
 from pipeline.text.rates import warm
 from speakers import load_library
 
 EMBEDDED = "gemma-3-270m"
+TURNS = 4
+"""Of a dialogue, about: they are spoken together."""
+GPU_BATCH = 16
+"""What a model of Coqui takes at once on a GPU."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to know, picklable. root: the run folder, seen by every worker under the same path."""
+    """All that a worker needs to know, picklable. root: the run folder, seen by every worker under the same path.
+
+    voices: digest of the voice library that the run was begun with, "" where nothing is spoken.
+    """
 
     config: Config
     root: Path
     origin: Origin
+    voices: str = ""
 
     @property
     def folder(self) -> RunFolder:
@@ -101,21 +111,24 @@ class Engine(Protocol):
 def make_job(config: Config, root: Path) -> Job:
     """The job, with the digest of each stage. Checks on the way all that can be checked before work begins:
     voices, topics, templates, model files. Raises ConfigError, ModelError."""
-    library = load_library()
-    Casting(config, library)
+    library = load_library(config.cast.library)
+    casting = Casting(config, library)
     config = _seen_from_anywhere(config)
     writer_models = writer_uses(config)
     speech_models = backends.speech_models(config)
+    heard = dict.fromkeys(voice for group in casting.voices.values() for voice in group)
+    check_licences(config, heard, writer_models + speech_models)
     content = config.content()
     text = digest(*text_digest_parts(config), _plain(writer_models))
-    speech_keys = {key: content[key] for key in ("cast", "tts", "audio", "asr", "quality")}
+    speech_keys = {key: content[key] for key in ("cast", "tts", "audio", "watermark", "asr", "quality")}
     versions = [cast.VERSION, speak.VERSION, listen.VERSION, pack.VERSION]
     digests = {
         "text": text,
         "speech": digest(versions, speech_keys, library.digest, _plain(speech_models)),
         "judge": digest(judge.VERSION, content["judge"]),
     }
-    return Job(config, root, Origin(f"speechchat {__version__}", digests, writer_models + speech_models))
+    origin = Origin(f"speechchat {__version__}", digests, writer_models + speech_models)
+    return Job(config, root, origin, library.digest)
 
 
 def _seen_from_anywhere(config: Config) -> Config:
@@ -127,7 +140,28 @@ def _seen_from_anywhere(config: Config) -> Config:
             steps[name] = step.model_copy(update={"prompt": str(Path(step.prompt).absolute())})
     text = config.text.model_copy(update=steps)
     reuse = config.writer.reuse and config.writer.reuse.absolute()
-    return config.model_copy(update={"text": text, "writer": config.writer.model_copy(update={"reuse": reuse})})
+    voices = config.cast.library and config.cast.library.absolute()
+    engines = {}
+    for name, section in config.tts.engines.items():
+        environment = section.environment.model_copy(update={"path": _placed(section.environment.path)})
+        update = {"model_path": _placed(section.model_path), "environment": environment}
+        engines[name] = section.model_copy(update=update)
+    mark = {name: _placed(getattr(config.watermark, name)) for name in ("model_path", "detector_path")}
+    writer = {"reuse": reuse, "model_path": _placed(config.writer.model_path)}
+    return config.model_copy(
+        update={
+            "text": text,
+            "writer": config.writer.model_copy(update=writer),
+            "cast": config.cast.model_copy(update={"library": voices}),
+            "tts": config.tts.model_copy(update={"engines": engines}),
+            "asr": config.asr.model_copy(update={"model_path": _placed(config.asr.model_path)}),
+            "watermark": config.watermark.model_copy(update=mark),
+        }
+    )
+
+
+def _placed(path: Path | None) -> Path | None:
+    return path and path.expanduser().absolute()
 
 
 def writer_uses(config: Config) -> tuple[ModelUse, ...]:
@@ -203,22 +237,51 @@ def writing_slots(config: Config) -> int:
     return sum(item.concurrency or writer.concurrency for item in writer.endpoints.values()) or writer.concurrency
 
 
+def units_at_once(config: Config) -> int:
+    """Units that a studio works on at once: as many as keep the engine's batches, or a server's slots, full."""
+    if config.engine.studio_units is not None:
+        return config.engine.studio_units
+    wanted = max(map(_batch, config.tts.engines.values()))
+    return min(-(-wanted // TURNS), config.engine.window)
+
+
+def _batch(section: TtsEngineConfig) -> int:
+    """Requests that an engine likes at once, as far as that can be known before it is open."""
+    if section.kind == "http":
+        return section.concurrency
+    return section.batch or (GPU_BATCH if section.kind == "coqui" and section.device != "cpu" else 1)
+
+
 def open_studio(job: Job) -> tuple[Studio, BinaryIO]:
     """A studio with its models, and the lock that says that it may write to the run."""
-    config, library = job.config, load_library()
+    config, library = job.config, load_library(job.config.cast.library)
     lock = job.folder.worker_lock()
     for language in config.active_languages:
         warm(language)
-    synthesizer = backends.make_synthesizer(config, library)
-    if not synthesizer.stochastic and len(set(config.tts.speeds)) < len(config.tts.speeds):
+    if job.voices and library.digest != job.voices:
+        place = config.cast.library or "the shipped ones"
         raise ConfigError(
-            f"tts.speeds: {synthesizer.name} knows no chance, so the same speed twice is the same take twice"
+            f"cast.library: {place}: the voices changed while the run was under way; put them back and give the same "
+            "command again, or choose another --out"
         )
+    casting = Casting(config, library)
+    router = backends.make_synthesizer(config)
+    for language, voices in casting.voices.items():
+        for voice in voices:
+            unfit = router.unfit(voice, language)
+            if unfit:
+                raise ConfigError(
+                    f"cast.library: voice {voice.id!r} of tts.engines.{voice.engine} cannot speak {language} "
+                    f"({unfit}); name others in cast.users and cast.agents, or take it out of the library"
+                )
+    if not all(map(router.stochastic, casting.engines)) and len(set(config.tts.speeds)) < len(config.tts.speeds):
+        certain = next(name for name in casting.engines if not router.stochastic(name))
+        raise ConfigError(f"tts.speeds: {certain} knows no chance, so the same speed twice is the same take twice")
     studio = Studio(
         config,
         job.folder,
-        Casting(config, library),
-        synthesizer,
+        casting,
+        Speaking(router, config, backends.make_vad(config), backends.make_watermark(config)),
         backends.make_recognizer(config),
         backends.make_quality(config),
         job.origin,

@@ -1,4 +1,4 @@
-"""The reference engine: one process, one unit after the other. What it makes is what every engine must make."""
+"""The reference engine: one process. What it makes is what every engine must make."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
-from pipeline.engine.base import Job, Observer, open_studio, open_text
+from pipeline.engine.base import Job, Observer, open_studio, open_text, units_at_once
 from pipeline.engine.failures import quarantine
 from pipeline.errors import DataError, SpeechchatError
 from pipeline.plan import Unit
-from pipeline.shards.store import Manifest
 from pipeline.stages.studio import Studio
 from pipeline.stages.write import TextStage
 
@@ -37,11 +36,27 @@ class _Session:
         self._text: TextStage | None = None
         self._studio: Studio | None = None
         self._stack = AsyncExitStack()
+        self._pen = asyncio.Lock()
+        self._hopeless = False
 
     async def run(self, units: Iterator[Unit]) -> None:
+        """One unit after the other, or as many beside each other as the speech engines can use."""
+        room = units_at_once(self._job.config)
+        work: set[asyncio.Task[None]] = set()
         async with self._stack:
-            for unit in units:
-                await self._unit(unit)
+            try:
+                for unit in units:
+                    work.add(asyncio.create_task(self._unit(unit)))
+                    while len(work) >= room:
+                        work = await _some(work)
+                while work:
+                    work = await _some(work)
+            finally:
+                if self._studio:
+                    self._studio.cancel()
+                for task in work:
+                    task.cancel()
+                await asyncio.gather(*work, return_exceptions=True)
 
     async def _unit(self, unit: Unit) -> None:
         job, observer = self._job, self._observer
@@ -49,16 +64,33 @@ class _Session:
             try:
                 await self._write(unit)
                 if not self._text_only:
-                    studio = self._open_studio()
-                    observer.finished(await _watch(studio, unit, observer), studio.progress)
+                    await self._speak(unit)
                 return
             except Exception as error:  # a bug, or a damaged file, fails its unit loudly, never the run
-                if isinstance(error, SpeechchatError) and not isinstance(error, DataError):
+                if self._hopeless or (isinstance(error, SpeechchatError) and not isinstance(error, DataError)):
                     raise
                 if attempt == job.config.engine.tries:
                     observer.trouble(quarantine(job.folder, unit, error, attempt))
 
+    async def _speak(self, unit: Unit) -> None:
+        """Run the unit in a thread, so that progress shows and Ctrl-C is heard between two dialogues."""
+        studio = self._open_studio()
+        work = asyncio.create_task(asyncio.to_thread(studio.run, unit))
+        try:
+            while not work.done():
+                await asyncio.wait([work], timeout=0.5)
+                self._observer.progress(studio.progress)
+        except asyncio.CancelledError:
+            studio.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+        self._observer.finished(*work.result())
+
     async def _write(self, unit: Unit) -> None:
+        async with self._pen:  # in the order of the plan
+            await self._write_one(unit)
+
+    async def _write_one(self, unit: Unit) -> None:
         if self._job.folder.text(unit.number).exists():
             return
         if self._text is None:
@@ -77,20 +109,18 @@ class _Session:
 
     def _open_studio(self) -> Studio:
         if self._studio is None:
-            self._studio, lock = open_studio(self._job)
+            try:
+                self._studio, lock = open_studio(self._job)
+            except Exception:
+                self._hopeless = True  # no unit is to blame for what keeps all of them from being spoken
+                raise
             self._stack.enter_context(lock)
         return self._studio
 
 
-async def _watch(studio: Studio, unit: Unit, observer: Observer) -> Manifest:
-    """Run the unit in a thread, so that progress shows and Ctrl-C is heard between two dialogues."""
-    work = asyncio.create_task(asyncio.to_thread(studio.run, unit))
-    try:
-        while not work.done():
-            await asyncio.wait([work], timeout=0.5)
-            observer.progress([studio.progress])
-    except asyncio.CancelledError:
-        studio.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-        raise
-    return work.result()
+async def _some(work: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """Wait for one to end; raises what it raised. Those that are still at work."""
+    done, left = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+    return left

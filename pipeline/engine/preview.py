@@ -6,34 +6,36 @@ from pathlib import Path
 
 from pipeline import audio, backends
 from pipeline.config import Config
-from pipeline.dialogue import SpeechRequest
 from pipeline.errors import ConfigError
 from pipeline.shards.store import storage_errors
+from pipeline.stages.speak import Speaking
 from pipeline.text.checks import unspeakable
 from pipeline.text.verbalize import verbalize
+from pipeline.voice import SpeechRequest, Unsaid
 from speakers import load_library
 
 
-def say(voice_id: str, text: str, out: Path) -> float:
+def say(voice_id: str, text: str, out: Path, config: Config | None = None) -> float:
     """Speak `text` with a voice of the library into `out`, mastered as an agent's turn; returns seconds.
 
-    Raises ConfigError for an unknown voice, a text that cannot be spoken in its language, or an unknown file ending.
+    config: whose library and engines to use; the shipped ones if None. Raises ConfigError for an unknown voice, a text
+    that cannot be spoken in its language, or an unknown file ending.
     """
-    config, library = Config(), load_library()
-    voice = library.voice(voice_id)
+    config = config or Config()
+    voice = load_library(config.cast.library).voice(voice_id)
+    if voice.engine not in config.tts.engines:
+        raise ConfigError(f"voice {voice_id!r} is of the engine {voice.engine!r}, which tts.engines does not have")
     language = voice.languages[0]
-    kind = out.suffix[1:].upper()
-    if kind not in ("FLAC", "WAV", "MP3", "OGG"):
-        raise ConfigError(f"--out {out}: end the name in .flac, .wav, .mp3 or .ogg")
     spoken = verbalize(text, language)
     fault = unspeakable(spoken, language)
     if fault:
         raise ConfigError(f"voice {voice_id!r} speaks {language} and cannot say {text!r} ({fault})")
-    request = SpeechRequest(text=spoken, language=language, voice=voice_id, take=0, speed=1.0, seed=0)
-    [clip] = backends.make_synthesizer(config, library).synthesize([request])
-    clip = audio.master(clip, "assistant", config.audio)
+    request = SpeechRequest(spoken, language, voice, take=0, speed=1.0, seed=0)
+    speaking = Speaking(backends.make_synthesizer(config, [voice.engine]), config, backends.make_vad(config))
+    [clip] = speaking.speak([request], ["assistant"])
+    if isinstance(clip, Unsaid):
+        raise ConfigError(f"voice {voice_id!r} cannot say {text!r} ({clip.reason}: {clip.detail})")
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("wb") as file:
-            audio.save(clip, file, kind)
+        audio.write_preview(clip, out)
     return clip.seconds

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.engine.base import Job, Observer, open_studio, open_text, writing_slots
+from pipeline.engine.base import Job, Observer, open_studio, open_text, units_at_once, writing_slots
 from pipeline.engine.cluster import connect
 from pipeline.engine.failures import quarantine
 from pipeline.errors import BudgetError, DataError, RunIncomplete, SpeechchatError
@@ -64,7 +64,7 @@ class TextActor:
 
 @ray.remote
 class StudioActor:
-    """Holds a studio; its second thread answers `progress` while the first one works."""
+    """Holds a studio; one thread more than it has units answers `progress` while the others work."""
 
     def __init__(self, job: Job):
         self._job = job
@@ -74,11 +74,10 @@ class StudioActor:
         self._studio, self._lock = open_studio(self._job)
 
     def run(self, unit: Unit, poisoned: dict[str, str]) -> tuple[Manifest, Progress]:
-        manifest = self._studio.run(unit, poisoned)
-        return manifest, self._studio.progress
+        return self._studio.run(unit, poisoned)
 
-    def progress(self) -> Progress:
-        return self._studio.progress if self._studio else Progress()
+    def progress(self) -> list[Progress]:
+        return self._studio.progress if self._studio else []
 
 
 class RayEngine:
@@ -125,6 +124,7 @@ class _Schedule:
         self._text_only = text_only
         # One more than its slots need, so that a writer's endpoint never waits for the last dialogue of a unit.
         self._units_per_writer = 1 + math.ceil(writing_slots(job.config) / job.config.unit_size)
+        self._units_per_studio = units_at_once(job.config)
         self._units = units
         self._more = True
         self._observer = observer
@@ -133,6 +133,7 @@ class _Schedule:
         self._unspoken: deque[Unit] = deque()
         self._tries: Counter[int] = Counter()
         self._crashes: Counter[str] = Counter()
+        self._alone: set[int] = set()
         self._given_up: Counter[str] = Counter()
         self._poisoned: dict[str, str] = {}
         self._polls: dict[Any, _Worker] = {}
@@ -190,17 +191,26 @@ class _Schedule:
         self._open("text", len(self._unwritten), self._engine.writers)
         if not self._text_only:
             self._open("studio", len(self._unwritten) + len(self._unspoken) + self._writing(), self._studios())
-        for kind, queue, room in (("text", self._unwritten, self._units_per_writer), ("studio", self._unspoken, 1)):
+        for kind, queue, room in (
+            ("text", self._unwritten, self._units_per_writer),
+            ("studio", self._unspoken, self._units_per_studio),
+        ):
             # Not before it has opened: an asynchronous actor may begin a unit while it still opens.
             pool = [worker for worker in self._workers if worker.kind == kind and None not in worker.tasks.values()]
             while queue:
-                worker = min(pool, key=lambda item: len(item.tasks), default=None)
-                if worker is None or len(worker.tasks) >= room:
+                worker = min(pool, key=lambda item: self._load(item, room), default=None)
+                alone = queue[0].number in self._alone
+                if worker is None or self._load(worker, room) >= (1 if alone else room):
                     break
                 unit = queue.popleft()
                 poisoned = {item.id: self._poisoned[item.id] for item in unit.dialogues if item.id in self._poisoned}
                 arguments = (unit,) if kind == "text" else (unit, poisoned)
                 worker.tasks[worker.handle.run.remote(*arguments)] = unit
+
+    def _load(self, worker: _Worker, room: int) -> int:
+        """Units of a worker; one that may be killing workers wants the whole of it, so that nobody else is blamed."""
+        suspicious = any(unit is not None and unit.number in self._alone for unit in worker.tasks.values())
+        return max(room, 1) if suspicious else len(worker.tasks)
 
     def _writing(self) -> int:
         return sum(
@@ -240,7 +250,7 @@ class _Schedule:
             num_gpus=self._engine.studio_gpus,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=2,
+            max_concurrency=self._units_per_studio + 1,
         ).remote(self._job)
 
     def _settle(self, worker: _Worker, ref: Any) -> None:
@@ -288,7 +298,13 @@ class _Schedule:
     def _died(self, worker: _Worker, unit: Unit | None, error: RayError) -> None:
         """Replace a dead worker, find out who killed it, and give its units to others."""
         units = [lost for lost in (unit, *worker.tasks.values()) if lost is not None]
-        suspected = [self._blame(worker.kind, lost, error) for lost in units]
+        if worker.kind == "studio" and len(units) > 1:
+            self._alone.update(lost.number for lost in units)
+            for lost in units:
+                self._unspoken.appendleft(lost)
+            suspected = [True]
+        else:
+            suspected = [self._blame(worker.kind, lost, error) for lost in units]
         worker.tasks.clear()
         self._seen.pop(id(worker), None)
         with contextlib.suppress(RayError):
@@ -340,7 +356,7 @@ class _Schedule:
                 self._seen.pop(id(worker), None)  # its death is settled where its unit is
         seen = [(worker.kind, self._seen[id(worker)]) for worker in self._workers if id(worker) in self._seen]
         self._observer.written(_together([value for kind, value in seen if kind == "text"]))
-        self._observer.progress([value for kind, value in seen if kind == "studio"])
+        self._observer.progress([item for kind, value in seen if kind == "studio" for item in value])
 
 
 def _together(parts: list[TextProgress]) -> TextProgress:

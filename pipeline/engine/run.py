@@ -56,7 +56,7 @@ def run(config: Config, out: Path, observer: Observer, until: Literal["write"] |
         if len(finished) < unit_count(config):
             _make(job, finished, _Recorder(job.folder, observer), until)
             job.folder.sweep()
-        lost = _settle_quarantine(job.folder)
+        lost = settle_quarantine(job.folder)
         stats = write_totals(job.folder, config)
     if lost:
         raise RunIncomplete(
@@ -173,7 +173,7 @@ def _placed(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _match(folder: RunFolder, old_config: Config, old: Frozen, config: Config, new: Frozen) -> None:
-    differing = sorted(_differences(old_config.content(), config.content()))
+    differing = sorted(differences(old_config.content(), config.content()))
     if old_config.dialogues > config.dialogues:
         raise RunMismatchError(
             f"{folder.root}: this run has {old_config.dialogues} dialogues and a run never shrinks; "
@@ -214,10 +214,10 @@ def _model_changes(old: Frozen, new: Frozen) -> str:
     return "; ".join(changed) or "prompts, voices, corpus or the program itself changed"
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+            yield from differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
     elif old != new:
         yield f"{prefix} is {old!r} there and {new!r} here"
 
@@ -230,7 +230,7 @@ def finished_units(folder: RunFolder, config: Config) -> Iterator[Manifest]:
             yield manifest
 
 
-def _settle_quarantine(folder: RunFolder) -> list[int]:
+def settle_quarantine(folder: RunFolder) -> list[int]:
     """Units still lost; a unit that was made after all leaves the quarantine."""
     done = {manifest.unit for manifest in folder.manifests()}
     lost = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import yaml
 
 from pipeline.config import Config
@@ -46,6 +48,7 @@ def card(stats: Stats, config: Config, folder: RunFolder) -> str:
         f"| voices | {len(stats.voices)} |",
         f"| mean error rate of the recogniser | {rates or 'none'} |",
         "",
+        *_channel(frozen.get("views") or {}),
         "## Reading it",
         "",
         "Each sample has three members: `KEY.json`, `KEY.user.flac` and `KEY.assistant.flac`, one timeline on two",
@@ -64,3 +67,26 @@ def card(stats: Stats, config: Config, folder: RunFolder) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _channel(views: dict[str, dict[str, Any]]) -> list[str]:
+    """Of a view: what happened to the user's track."""
+    lines = []
+    for name, view in views.items():
+        lines += [
+            f"## The view `{name}`",
+            "",
+            "The same dialogues as those of the run that this folder lies in, with the same keys. Only the user's",
+            "track is another: it went through these steps, in this order, and what was drawn for a dialogue is in",
+            "its `channel`. Transcripts, error rates and scores are those of the clean clips.",
+            "",
+            "| step | drawn from |",
+            "|---|---|",
+        ]
+        for step in view["steps"]:
+            settings = {key: value for key, value in view[step].items() if key not in ("files", "license")}
+            if recordings := view[step].get("files"):
+                settings["recordings"] = len(recordings)
+            lines.append(f"| {step} | {', '.join(f'{key} {value}' for key, value in settings.items())} |")
+        lines.append("")
+    return lines

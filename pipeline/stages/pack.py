@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from pipeline import audio
-from pipeline.config import Config
+from pipeline.config import AudioConfig, Config
 from pipeline.dialogue import (
     SAMPLE_VERSION,
     Clip,
@@ -25,8 +26,9 @@ from pipeline.shards.format import Encoded
 from pipeline.stages.cast import Cast
 from pipeline.stages.listen import Hearing
 from pipeline.text.rates import MAIN_METRIC
+from pipeline.voice import Voice
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ def pack(dialogue: Dialogue, cast: Cast, spoken: Sequence[SpokenTurn], origin: O
     """One timeline, two tracks, one closed record."""
     plan = dialogue.plan
     clips = [(turn.role, item.kept.clip) for turn, item in zip(dialogue.turns, spoken, strict=True)]
-    timeline = audio.lay_out(clips, _gaps(plan.seed, len(clips), config), config.audio)
+    timeline = audio.lay_out(
+        clips, _gaps(plan.seed, [turn.role for turn in dialogue.turns], config.audio), config.audio
+    )
     metric = MAIN_METRIC[plan.language]
     turns = tuple(
         SampleTurn(
@@ -90,7 +94,10 @@ def pack(dialogue: Dialogue, cast: Cast, spoken: Sequence[SpokenTurn], origin: O
             role=role,
             engine=cast.voice(role).engine,
             gender=cast.voice(role).gender,
+            age=cast.voice(role).age,
             license=cast.voice(role).license,
+            consent=cast.voice(role).consent,
+            recipe=_recipe(cast.voice(role)),
         )
         for role in roles
     )
@@ -99,6 +106,8 @@ def pack(dialogue: Dialogue, cast: Cast, spoken: Sequence[SpokenTurn], origin: O
         key=plan.id,
         language=plan.language,
         split=plan.split,
+        view="",
+        channel=(),
         system=dialogue.system,
         source=dialogue.source,
         instruction=dialogue.instruction,
@@ -122,15 +131,27 @@ def pack(dialogue: Dialogue, cast: Cast, spoken: Sequence[SpokenTurn], origin: O
             models=origin.models,
         ),
     )
+    tags = _tags(plan.id, plan.language)
     return Encoded(
         sample,
-        audio.encode_flac(timeline.user, config.audio.user_rate),
-        audio.encode_flac(timeline.assistant, config.audio.assistant_rate),
+        audio.encode_flac(timeline.user, config.audio.user_rate, tags),
+        audio.encode_flac(timeline.assistant, config.audio.assistant_rate, tags),
     )
 
 
-def _gaps(seed: int, turns: int, config: Config) -> list[float]:
-    """Seconds of silence before each turn: the lead, then pauses drawn for this dialogue, in whole milliseconds."""
-    draw = random.Random(derive_seed(seed, "gaps"))
-    low, high = config.audio.gap
-    return [config.audio.lead] + [round(low + (high - low) * draw.random(), 3) for _ in range(turns - 1)]
+def _recipe(voice: Voice) -> str:
+    """Of a reference clip its name alone: where a library lies is no part of a sample, and differs by machine."""
+    recipe = voice.recipe
+    return recipe.model_copy(update={"clip": PurePath(recipe.clip).name}).text
+
+
+def _gaps(seed: int, roles: Sequence[Role], config: AudioConfig) -> list[float]:
+    """Seconds of silence before each turn: the lead, then responses and pauses drawn for this dialogue."""
+    chance = random.Random(derive_seed(seed, "gaps"))
+    spreads = [config.response if role == "assistant" else config.pause for role in roles[1:]]
+    return [config.lead] + [audio.draw(spread, chance) for spread in spreads]
+
+
+def _tags(key: str, language: str) -> dict[str, str]:
+    """What a track says of itself when it has left its shard."""
+    return {"title": key, "comment": f"synthetic speech ({language}), made by speechchat", "genre": "synthetic"}

@@ -5,34 +5,61 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline import audio
-from pipeline.backends.tts.base import Synthesizer
+from pipeline.backends.tts.router import Router
+from pipeline.backends.watermark.base import Watermark
 from pipeline.config import Config
-from pipeline.dialogue import Clip, Language, Role, SpeechRequest, Turn, derive_seed
-from speakers import Voice
+from pipeline.dialogue import Clip, Language, Role, Turn, derive_seed
+from pipeline.voice import SpeechRequest, Unsaid, Voice
 
-VERSION = 1
+VERSION = 2
 
 
 def request(
-    turn: Turn, number: int, voice: Voice, language: Language, seed: int, take: int, config: Config
+    turn: Turn, number: int, voice: Voice, language: Language, seed: int, take: int, speed: float
 ) -> SpeechRequest:
-    """What the engine is asked for turn `number` (0-based) at take `take` (0-based).
-
-    speeds[take] of the configuration is the speed; a stochastic engine also gets a seed of its own for each take.
-    """
+    """What the engine is asked for turn `number` at take `take` (both 0-based): each take has a seed of its own."""
     return SpeechRequest(
         text=turn.spoken,
         language=language,
-        voice=voice.id,
+        voice=voice,
         take=take,
-        speed=config.tts.speeds[take],
+        speed=speed,
         seed=derive_seed(seed, "speech", number, take),
     )
 
 
-def speak(
-    requests: Sequence[SpeechRequest], roles: Sequence[Role], synthesizer: Synthesizer, config: Config
-) -> list[Clip]:
-    """One mastered clip a request, at the rate of its role's track. An empty clip: the engine gave only silence."""
-    clips = synthesizer.synthesize(requests)
-    return [audio.master(clip, role, config.audio) for clip, role in zip(clips, roles, strict=True)]
+class Speaking:
+    """Engines, and what is done to their clips before anybody listens: faults are found, the rest is mastered.
+
+    watermark: embedded before the clip is listened to, because what is heard is what is shipped.
+    """
+
+    def __init__(self, router: Router, config: Config, vad: audio.Vad | None, watermark: Watermark | None = None):
+        self._router = router
+        self._config = config
+        self._vad = vad
+        self._watermark = watermark
+
+    def speed(self, voice: Voice, take: int) -> float:
+        """Of a take: where a new seed is a new take the speed stays, elsewhere each take has its own."""
+        speeds = self._config.tts.speeds
+        return speeds[0 if self._router.stochastic(voice.engine) else take]
+
+    def speak(self, requests: Sequence[SpeechRequest], roles: Sequence[Role]) -> list[Clip | Unsaid]:
+        """One mastered clip a request, at the rate of its role's track, or why there is none."""
+        said = self._router.synthesize(requests)
+        return [
+            result if isinstance(result, Unsaid) else self._master(result, request, role)
+            for result, request, role in zip(said, requests, roles, strict=True)
+        ]
+
+    def _master(self, clip: Clip, request: SpeechRequest, role: Role) -> Clip | Unsaid:
+        config = self._config.audio
+        fault = audio.check_raw(clip, config)
+        if fault is None:
+            clip = audio.master(clip, role, config, self._vad)
+            speed = request.speed * request.voice.recipe.speed
+            fault = audio.check(clip, request.text, config, speed)
+        if fault is None and self._watermark is not None:
+            clip = audio.quantize(self._watermark.embed(clip, self._config.watermark.message))
+        return fault or clip

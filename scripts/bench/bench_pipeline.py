@@ -41,16 +41,17 @@ from typing import Any
 import psutil
 
 from pipeline.audio import resample
-from pipeline.backends import make_quality, make_recognizer, make_synthesizer
-from pipeline.dialogue import Clip, Language, Role, Sample, SampleTurn, Score, SpeechRequest, Take, Transcript
+from pipeline.backends import make_quality, make_recognizer, make_synthesizer, make_vad
+from pipeline.dialogue import Clip, Language, Role, Sample, SampleTurn, Score, Take, Transcript
 from pipeline.engine.run import load_frozen
 from pipeline.errors import SpeechchatError
 from pipeline.shards.reader import read_rejects, read_unit
 from pipeline.shards.stats import stage_costs
 from pipeline.shards.store import RunFolder
 from pipeline.stages.listen import listen
-from pipeline.stages.speak import speak
-from speakers import load_library
+from pipeline.stages.speak import Speaking
+from pipeline.voice import SpeechRequest
+from speakers import VoiceLibrary, load_library
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERVAL = 0.2
@@ -169,22 +170,24 @@ class Replay:
 def bare_models(run: Path, share: int, shares: int) -> dict[str, float]:
     """CPU seconds of this process by kind of work, for every `shares`-th unit of the run from `share` on."""
     folder = RunFolder(run).require()
-    config, library = load_frozen(folder)[0], load_library()
-    batches = list(recorded_batches(folder, share, shares))
-    tts, asr, quality = make_synthesizer(config, library), make_recognizer(config), make_quality(config)
+    config = load_frozen(folder)[0]
+    library = load_library(config.cast.library)
+    batches = list(recorded_batches(folder, library, share, shares))
+    tts, asr, quality, vad = make_synthesizer(config), make_recognizer(config), make_quality(config), make_vad(config)
     assert quality is not None  # the quickstart has one
     cpu = {"speak": 0.0, "listen": 0.0, "stages": 0.0}
     for roles, requests in batches:
         languages = [request.language for request in requests]
         with _counted(cpu, "speak"):
-            clips = tts.synthesize(requests)
+            clips = [clip for clip in tts.synthesize(requests) if isinstance(clip, Clip)]
         heard, scored = [resample(clip, asr.rate) for clip in clips], [resample(clip, quality.rate) for clip in clips]
         with _counted(cpu, "listen"):
             transcripts = asr.transcribe(heard, languages)
             scores = quality.score(scored)
-        models = Replay(tts.rate, clips), Replay(asr.rate, transcripts), Replay(quality.rate, scores)
+        models = Replay(0, clips), Replay(asr.rate, transcripts), Replay(quality.rate, scores)
         with _counted(cpu, "stages"):
-            mastered = speak(requests, roles, models[0], config)
+            said = Speaking(models[0], config, vad).speak(requests, roles)
+            mastered = [clip for clip in said if isinstance(clip, Clip)]
             listen(mastered, [(request.text,) for request in requests], languages, models[1], models[2])
     return cpu
 
@@ -196,7 +199,9 @@ def _counted(cpu: dict[str, float], name: str) -> Iterator[None]:
     cpu[name] += time.process_time() - start
 
 
-def recorded_batches(folder: RunFolder, share: int, shares: int) -> Iterator[tuple[list[Role], list[SpeechRequest]]]:
+def recorded_batches(
+    folder: RunFolder, library: VoiceLibrary, share: int, shares: int
+) -> Iterator[tuple[list[Role], list[SpeechRequest]]]:
     """The requests as the run made them, with their roles: by unit, by dialogue (accepted or rejected), by take."""
     for manifest in folder.manifests():
         if manifest.unit % shares == share:
@@ -204,11 +209,14 @@ def recorded_batches(folder: RunFolder, share: int, shares: int) -> Iterator[tup
             for sample in [*(encoded.sample for encoded in read_unit(folder, manifest)), *rejected]:
                 for number in range(max(len(turn.takes) for turn in sample.turns)):
                     turns = [turn for turn in sample.turns if len(turn.takes) > number]
-                    yield [turn.role for turn in turns], [_request(sample, turn, turn.takes[number]) for turn in turns]
+                    yield (
+                        [turn.role for turn in turns],
+                        [_request(sample, turn, turn.takes[number], library) for turn in turns],
+                    )
 
 
-def _request(sample: Sample, turn: SampleTurn, take: Take) -> SpeechRequest:
-    return SpeechRequest(turn.spoken, sample.language, turn.voice, take.take, take.speed, take.seed)
+def _request(sample: Sample, turn: SampleTurn, take: Take, library: VoiceLibrary) -> SpeechRequest:
+    return SpeechRequest(turn.spoken, sample.language, library.voice(take.voice), take.take, take.speed, take.seed)
 
 
 def report(engine: str, measured: Sequence[dict[str, tuple[float, float | None]]]) -> None:

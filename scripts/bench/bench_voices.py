@@ -51,14 +51,14 @@ RATES: dict[Language, tuple[str, ...]] = {"en": ("wer",), "zh": ("cer", "per")}
 
 class Bench:
     def __init__(self, config: Config, library: VoiceLibrary):
-        self.tts = make_synthesizer(config, library)
+        self.tts = make_synthesizer(config)
         self.asr = make_recognizer(config)
         self.quality = make_quality(config)
 
     def figures(self, voice: Voice, language: Language, count: int, details: bool) -> dict[str, float]:
         """Means over the sentences (rtf: over their seconds)."""
         texts = SENTENCES[language][:count]
-        requests = [SpeechRequest(text, language, voice.id, take=0, speed=1.0, seed=0) for text in texts]
+        requests = [SpeechRequest(text, language, voice, take=0, speed=1.0, seed=0) for text in texts]
         start = time.process_time()
         clips = self.tts.synthesize(requests)
         busy = time.process_time() - start

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.backends.faults import retry_after
 from pipeline.backends.llm.base import Prompt, Reply, Writer
 from pipeline.backends.llm.endpoint import Site
-from pipeline.backends.llm.faults import retry_after
 from pipeline.backends.llm.openai import OpenAIWriter, make_writer
 from pipeline.backends.llm.pacing import Pacer
 from pipeline.config import Config, EndpointConfig, ReviewConfig, TextConfig, WriterConfig

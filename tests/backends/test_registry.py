@@ -10,7 +10,6 @@ import pytest
 from pipeline.backends import engine_names, make_quality, make_recognizer, make_synthesizer
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, ModelError
-from speakers import load_library
 
 
 def config(*settings: str) -> Config:
@@ -18,8 +17,10 @@ def config(*settings: str) -> Config:
 
 
 def test_unknown_engines_name_the_key_and_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"^tts\.engine: unknown engine 'Kokorro'; did you mean 'kokoro'\?"):
-        make_synthesizer(config("tts.engine=Kokorro"), load_library())
+    with pytest.raises(
+        ConfigError, match=r"^tts\.engines\.kokoro\.kind: unknown engine 'Kokorro'; did you mean 'kokoro'\?"
+    ):
+        make_synthesizer(config("tts.engines.kokoro.kind=Kokorro"))
     with pytest.raises(ConfigError, match=r"^asr\.engine: .*'whisper'; did you mean 'faster-whisper'\?"):
         make_recognizer(config("asr.engine=whisper"))
     with pytest.raises(ConfigError, match=r"^quality\.engine: .*'squim'; .*known: dnsmos, none"):
@@ -36,9 +37,9 @@ def test_missing_package_of_the_tts_names_the_extra(monkeypatch: pytest.MonkeyPa
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        ModelError, match=rf"^tts\.engine=kokoro needs the package '{package}'.*'speechchat\[embedded\]'"
+        ModelError, match=rf"^tts\.engines\.kokoro\.kind=kokoro needs the package '{package}'.*'speechchat\[embedded\]'"
     ):
-        make_synthesizer(config(), load_library())
+        make_synthesizer(config())
 
 
 def test_missing_package_of_the_asr_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pipeline.plan import plan_units
 from pipeline.shards.stats import stage_costs
 from pipeline.shards.store import RunFolder
 from pipeline.shards.verify import Verification, verify
+from tests import fakes
 from tests.fakes import EN_LINES, FakeLLM, Silent, config_file, llm_server, tree, write_corpus
 
 
@@ -85,7 +86,7 @@ def test_rejects_are_counted_by_reason_and_kept(tmp_path: Path, llm: FakeLLM, ki
     config = make(tmp_path, llm, corpus, kind, "languages={en: 1}")
     stats = run(config, tmp_path / "run", Silent())
     assert stats.planned == 8 == stats.accepted + sum(stats.rejected.values())
-    assert stats.rejected == {"judge: wer": 2, "speak: backend": 2}
+    assert stats.rejected == {"judge: wer": 2, "speak: refused": 2}
     assert stats.retaken_turns == 2
     assert checked(tmp_path / "run").problems == []
     records = [
@@ -93,7 +94,7 @@ def test_rejects_are_counted_by_reason_and_kept(tmp_path: Path, llm: FakeLLM, ki
         for path in sorted((tmp_path / "run" / "rejects").rglob("*.jsonl"))
         for line in path.read_text().splitlines()
     ]
-    assert {record["reason"]: record["clips"] for record in records} == {"wer": True, "backend": False}
+    assert {record["reason"]: record["clips"] for record in records} == {"wer": True, "refused": False}
     assert all("hopeless" in record["detail"] for record in records if record["reason"] == "wer")
 
 
@@ -111,12 +112,35 @@ def test_a_unit_with_a_bug_is_quarantined_and_its_neighbours_come_out(tmp_path: 
     assert state.missing == [record["unit"]] and state.problems == []
 
 
+# With several units at work in a studio.
+TOGETHER = ("engine.studios=1", "asr.engine=tests.fakes:build_deaf_asr", "judge.limits={en: {}}")
+
+
 def test_a_dialogue_that_kills_its_workers_is_rejected_alone(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
+    """Also where its worker had another unit in hand."""
     corpus = write_corpus(tmp_path / "corpus", [*EN_LINES[:3], "This is a segfault."])
-    config = make(tmp_path, llm, corpus, "ray", "languages={en: 1}", "dialogues=4", "unit_size=2", "engine.tries=2")
+    settings = ["dialogues=4", "unit_size=2", "engine.tries=2", "engine.studio_units=2", *TOGETHER]
+    config = make(tmp_path, llm, corpus, "ray", *settings)
     stats = run(config, tmp_path / "run", Silent())
     assert stats.rejected == {"speak: crash": 1} and stats.accepted == 3
     assert checked(tmp_path / "run").problems == []
+
+
+def test_units_at_work_together_share_batches_and_change_no_byte(
+    tmp_path: Path, llm: FakeLLM, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(fakes, "batches", asked)
+    batching = "tts.engines.kokoro.kind=tests.fakes:build_batching_tts"
+    trees = []
+    for units in (1, 3):
+        out = tmp_path / f"run{units}"
+        settings = ["dialogues=6", f"engine.studio_units={units}", *TOGETHER, batching]
+        run(make(tmp_path, llm, corpus, "local", *settings), out, Silent())
+        trees.append(tree(out))
+        # A dialogue has two turns: what is larger holds those of several.
+        assert (max(map(len, asked)) > 2) == (units > 1)
+    assert trees[0] == trees[1]
 
 
 def test_a_damaged_text_is_named_and_its_neighbours_come_out(
@@ -142,7 +166,9 @@ def test_two_such_dialogues_in_one_unit_cost_nobody_else(tmp_path: Path, llm: Fa
 
 
 def test_workers_that_never_open_end_the_run(tmp_path: Path, llm: FakeLLM, corpus: Path, ray_here: None) -> None:
-    config = make(tmp_path, llm, corpus, "ray", "tts.engine=tests.fakes:build_dying_tts", "engine.restarts=1")
+    config = make(
+        tmp_path, llm, corpus, "ray", "tts.engines.kokoro.kind=tests.fakes:build_dying_tts", "engine.restarts=1"
+    )
     with pytest.raises(RunIncomplete, match="all studio workers were lost"):
         run(config, tmp_path / "run", Silent())
 
@@ -156,7 +182,7 @@ def test_a_unit_that_was_published_is_not_made_again(tmp_path: Path, llm: FakeLL
     studio, lock = open_studio(make_job(config, out))
     with lock:
         [unit] = plan_units(config)
-        manifest = studio.run(unit)
+        manifest, _ = studio.run(unit)
     assert manifest == RunFolder(out).load_manifest(0, "train")
     assert tree(out) == before
 

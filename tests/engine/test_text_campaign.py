@@ -131,8 +131,9 @@ def test_the_accounts_are_those_of_the_server(campaign: Callable[[str], Campaign
     paid = [line for line in journal if "text" in line]
     lost = [line for line in journal if "unsettled" in line]
     # Nothing was paid twice: every bill of the server is a reply or one that was lost on its way, each reply once.
+    # (What was given up before the server had come to it is counted as lost, and was not billed.)
     assert len({line["key"] for line in paid}) == len(paid) > 200
-    assert len(made.server.billed) == len(paid) + len(lost) and lost
+    assert lost and len(paid) <= len(made.server.billed) <= len(paid) + len(lost)
     sums = made.report.account
     assert (sums.total.requests, sums.unsettled) == (len(paid), len(lost))
     assert sums.total.cost == pytest.approx(len(paid) * COST)

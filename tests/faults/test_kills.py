@@ -25,7 +25,7 @@ from tests.faults.tools import Driver, error_line, run
 pytestmark = pytest.mark.faults
 
 # One text after the other, each slow to come: so that a kill finds the run between two.
-SLOW = {"dialogues": 12, "tts__engine": "tests.fakes:build_slow_tts", "writer__concurrency": 1}
+SLOW = {"dialogues": 12, "tts__engines__kokoro__kind": "tests.fakes:build_slow_tts", "writer__concurrency": 1}
 DELAY = 0.1
 
 

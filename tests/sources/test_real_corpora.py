@@ -87,7 +87,7 @@ def make(root: Path, language: Language, source: Mapping[str, Any]) -> Made:
             "text": {"converse": {"mode": "none"}},
             # Lower than by default: people seldom say nearly the same.
             "dedup": {"enabled": True, "similarity": 0.6},
-            "tts": {"engine": "tests.fakes:build_tts"},
+            "tts": {"engines": {"kokoro": {"kind": "tests.fakes:build_tts"}}},
             "asr": {"engine": "tests.fakes:build_asr"},
             "quality": {"engine": "none"},
             "engine": {"kind": "local"},

@@ -41,7 +41,10 @@ def test_verdict(scores: dict[str, float], language: Language, config: JudgeConf
 
 
 def turn(wer: float, **others: float) -> SampleTurn:
-    takes = tuple(Take(take=n, speed=1.0, seed=n, transcript="heard", error_rate=wer, reason="") for n in range(2))
+    takes = tuple(
+        Take(take=n, engine="e", voice="v", speed=1.0, seed=n, transcript="heard", error_rate=wer, reason="")
+        for n in range(2)
+    )
     scores = {"wer": wer, "cer": wer, "chars_per_second": 14.0, **others}
     return SampleTurn(
         role="user",

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import openai
 
+from pipeline.backends.faults import Fault, connection_fault, no_answer, one_line, status_fault
 from pipeline.backends.llm.base import Prompt, Reply
 from pipeline.backends.llm.chat import most_tokens, read_completion, request_body
-from pipeline.backends.llm.faults import Fault, connection_fault, no_answer, one_line, status_fault
 from pipeline.backends.llm.pacing import Pacer
 from pipeline.backends.llm.structured import Mode, weaker_mode
 from pipeline.config import WriterConfig

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
+from pipeline.backends.faults import Fault
 from pipeline.backends.llm.base import Prompt, Reply, Writer
 from pipeline.backends.llm.embedded import SLOTS
 from pipeline.backends.llm.endpoint import Endpoint, Extras, Site
-from pipeline.backends.llm.faults import Fault
 from pipeline.backends.llm.pool import Pool
 from pipeline.config import Config, EndpointConfig, WriterConfig
 from pipeline.errors import BackendError, ConfigError, EndpointError

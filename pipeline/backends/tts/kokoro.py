@@ -1,124 +1,144 @@
 """Kokoro-82M (ONNX): English and Mandarin at 24 kHz on a CPU. https://github.com/hexgrad/kokoro
 
-Text becomes phonemes (`hibari.g2p` for English, `misaki.zh` for Mandarin), phonemes become tokens, and a style
-array of shape [510, 256] says whose voice it is: row n - 1 is for n tokens. The same request gives the same bytes.
+Text becomes phonemes (phonemes.py), phonemes become tokens, and a style says whose voice it is. A style is an array of
+shape [510, 256] whose row n - 1 is for n tokens; of a row, the first 128 numbers go to the decoder (timbre), the others
+to the predictor of durations, pitch and energy (prosody). The same request gives the same bytes.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-import logging
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.backends.onnx import open_session
-from pipeline.config import Config
-from pipeline.dialogue import Clip, Language, ModelUse, SpeechRequest
-from pipeline.errors import BackendError, ModelError, SpeechchatError
+from pipeline.backends.tts.phonemes import Phonemes, unknown_symbols
+from pipeline.backends.tts.sentences import join
+from pipeline.config import TtsEngineConfig
+from pipeline.dialogue import Clip, Language, ModelUse
+from pipeline.errors import ModelError
 from pipeline.models import locate, uses
-from speakers.library import Voice, VoiceLibrary
+from pipeline.voice import Recipe, SpeechRequest, Unsaid, VoiceKind, Weights
 
 MAX_TOKENS = 510
+COMFORTABLE = 150
+"""Tokens from which a text is cut at its sentences: long inputs are spoken at another pace. Eight sentences, 500 tokens
+of am_michael, took 23.7 s without their pauses at once, 26.8 s in pieces of 250, 25.4 s of up to 130, 25.1 s one by one
+(Mandarin, zf_xiaoxiao: 23.0 s in pieces of 300, 24.3 s of up to 190, 24.7 s). The recogniser followed all of them."""
+INPUTS = ("tokens", "style", "speed")
 STYLE_WIDTH = 256
-PAUSE = 0.15
-"""Seconds of silence between the pieces of a text that is too long for the model; the pieces bring their own too."""
+TIMBRE_WIDTH = 128
 
-# Where a long text may be cut, best first: after a sentence, after a clause, between words, anywhere.
-_CUTS = tuple(
-    re.compile(pattern)
-    for pattern in (r"(?<=[。！？…])|(?<=[.!?])\s+", r"(?<=[，、；：])|(?<=[,;:])\s+", r"\s+", r"(?<=\S)(?=\S)")
-)
-_LATIN = re.compile(r"([A-Za-z][A-Za-z'’-]*(?: +[A-Za-z][A-Za-z'’-]*)*)")
+
+@dataclass(frozen=True)
+class Utterance:
+    """What the model is asked for at once. tokens: 1 to 510; pause: seconds of silence after it, at speed 1."""
+
+    tokens: tuple[int, ...]
+    pause: float
 
 
 class Kokoro:
     """A `Synthesizer`. Without chance: a take differs from the last by its speed.
 
     model_path: folder with kokoro.onnx, vocab.json and voices/NAME.bin; the installed models if None.
-    threads: of one inference; more than one costs CPU and gains little (RTF 0.65 with 1, 0.44 with 2).
+    threads: of one inference; more than one costs CPU and gains little.
     """
 
     name = "kokoro"
     rate = 24000
+    languages: frozenset[Language] = frozenset({"en", "zh"})
+    kinds: frozenset[VoiceKind] = frozenset({"styles"})
     stochastic = False
     deterministic = True
+    batch = 1
 
-    def __init__(self, library: VoiceLibrary, model_path: Path | None = None, threads: int = 1):
+    def __init__(self, model_path: Path | None = None, threads: int = 1):
         # First of all: a missing package is told before a missing file.
-        self._g2p = _Phonemes()
+        self._phonemes = Phonemes()
         folder = locate("kokoro", model_path)
-        self._library = library
-        self._styles_folder = locate("kokoro-voices", model_path) / "voices"
-        self._styles: dict[str, np.ndarray] = {}
-        vocab = json.loads((folder / "vocab.json").read_text("utf-8"))
-        self._vocab: dict[str, int] = vocab.get("vocab", vocab)
-        self._session = open_session(folder / "kokoro.onnx", threads)
+        self._styles = locate("kokoro-voices", model_path) / "voices"
+        self._names = sorted(file.stem for file in self._styles.glob("*.bin"))
+        self._style = lru_cache(len(self._names))(self._read_style)
+        self._vocab = _read_vocab(folder / "vocab.json")
+        self._session = open_session(folder / "kokoro.onnx", threads, INPUTS)
 
-    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip]:
-        return [self._tried(request) for request in requests]
+    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip | Unsaid]:
+        return [self._speak(request) for request in requests]
 
-    def _tried(self, request: SpeechRequest) -> Clip:
-        try:
-            return self._speak(request)
-        except SpeechchatError:
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise BackendError(f"kokoro cannot say {request.text!r}: {reason}") from error
-
-    def _speak(self, request: SpeechRequest) -> Clip:
-        voice = self._library.voice(request.voice)
-        if request.language not in voice.languages:
-            raise BackendError(f"voice {voice.id!r} does not speak {request.language!r} (text {request.text!r})")
-        style = self._style(voice)
+    def _speak(self, request: SpeechRequest) -> Clip | Unsaid:
+        voice = request.voice
+        said = self._unfit(request) or self.utterances(request.text, request.language, voice.accent)
+        if isinstance(said, Unsaid):
+            return said
         parts: list[np.ndarray] = []
-        for tokens in self.pieces(request.text.strip(), request.language, voice.accent):
-            if parts:
-                parts.append(np.zeros(round(PAUSE * self.rate), np.float32))
-            feed = {
-                "tokens": np.array([[0, *tokens, 0]], np.int64),
-                "style": style[len(tokens) - 1 : len(tokens)],
-                "speed": np.array([request.speed], np.float32),
-            }
-            parts.append(np.asarray(self._session.run(None, feed)[0], np.float32).ravel())
-        if not parts:
-            raise BackendError(f"kokoro finds nothing to say in the text {request.text!r}")
-        audio = np.clip(np.concatenate(parts), -1, 1)
-        if not np.isfinite(audio).all():
-            raise BackendError(f"kokoro gave samples that are no numbers for the text {request.text!r}")
-        return Clip(audio, self.rate)
+        for utterance in said:
+            try:
+                spoken = self._session.run(None, self.feed(utterance.tokens, voice.recipe, request.speed))
+            except Exception as error:
+                # onnxruntime's own errors share no base class but Exception; anything else is a bug of ours.
+                if not type(error).__module__.startswith("onnxruntime."):
+                    raise
+                return Unsaid("refused", " ".join(f"{type(error).__name__}: {error}".split()))
+            parts.append(np.asarray(spoken[0], np.float32).ravel())
+        if not all(np.isfinite(part).all() for part in parts):
+            return Unsaid("not_a_number", f"kokoro gave samples that are no numbers for {request.text!r}")
+        audio = join(parts, [utterance.pause / request.speed for utterance in said], self.rate)
+        return Clip(np.clip(audio, -1, 1), self.rate)
 
-    def pieces(self, text: str, language: Language, accent: str) -> Iterator[list[int]]:
-        """The tokens of `text`, cut in half, and again, until each piece fits the model. Silent pieces are left out."""
-        phonemes = self._g2p(text, language, accent)
-        tokens = [self._vocab[symbol] for symbol in phonemes if symbol in self._vocab]
-        if not any(symbol.isalpha() for symbol in phonemes if symbol in self._vocab):
-            return
-        if len(tokens) <= MAX_TOKENS:
-            yield tokens
-            return
-        for half in cut(text):
-            yield from self.pieces(half, language, accent)
+    def _unfit(self, request: SpeechRequest) -> Unsaid | None:
+        """Why the voice cannot be made, or not in this language."""
+        voice = request.voice
+        if request.language not in voice.languages:
+            return Unsaid("voice", f"voice {voice.id!r} does not speak {request.language}")
+        if voice.recipe.kind not in self.kinds:
+            return Unsaid("voice", f"kokoro makes no voice of a {voice.recipe.kind}: {voice.id!r}")
+        for name in voice.recipe.parents:
+            if name not in self._names:
+                near = difflib.get_close_matches(name, self._names, n=1, cutoff=0.4)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                return Unsaid("voice", f"voice {voice.id!r}: kokoro has no style {name!r}{hint}")
+        return None
 
-    def _style(self, voice: Voice) -> np.ndarray:
-        """The style of a voice, float32 [510, 256]: the weighted sum over its recipe, in the recipe's order."""
-        if voice.id not in self._styles:
-            style = np.zeros((MAX_TOKENS, STYLE_WIDTH), np.float32)
-            for name, weight in voice.recipe:
-                style += np.float32(weight) * self._read_style(name)
-            self._styles[voice.id] = style
-        return self._styles[voice.id]
+    def utterances(self, text: str, language: Language, accent: str) -> list[Utterance] | Unsaid:
+        """The text as the model is asked for it, or why it cannot be said."""
+        pieces = self._phonemes.pieces(text, language, accent, COMFORTABLE, MAX_TOKENS)
+        if isinstance(pieces, Unsaid):
+            return pieces
+        unknown = dict.fromkeys(symbol for piece in pieces for symbol in piece.text if symbol not in self._vocab)
+        if unknown:
+            return unknown_symbols(unknown)
+        return [Utterance(tuple(self._vocab[symbol] for symbol in piece.text), piece.pause) for piece in pieces]
+
+    def feed(self, tokens: Sequence[int], recipe: Recipe, speed: float) -> dict[str, np.ndarray]:
+        """The model's inputs: tokens int64 [1, n + 2], style float32 [1, 256], speed float32 [1]."""
+        row = len(tokens) - 1
+        timbre = self._mixed(recipe.timbre, row)
+        prosody = self._mixed(recipe.prosody, row) if recipe.prosody else timbre
+        return {
+            "tokens": np.array([[0, *tokens, 0]], np.int64),
+            "style": np.concatenate([timbre[:TIMBRE_WIDTH], prosody[TIMBRE_WIDTH:]])[None],
+            "speed": np.array([speed], np.float32),
+        }
+
+    def _mixed(self, weights: Weights, row: int) -> np.ndarray:
+        """One row, float32 [256], of the weighted sum of styles, in the order of the weights."""
+        mixed = np.zeros(STYLE_WIDTH, np.float32)
+        for name, weight in weights:
+            mixed += np.float32(weight) * self._style(name)[row]
+        return mixed
 
     def _read_style(self, name: str) -> np.ndarray:
-        file = self._styles_folder / f"{name}.bin"
+        file = self._styles / f"{name}.bin"
         try:
             data = np.fromfile(file, np.dtype("<f4"))
         except FileNotFoundError:
-            raise ModelError(f"{file}: kokoro has no style {name!r}; `speechchat models pull kokoro-voices`") from None
+            raise ModelError(f"{file} is gone; `speechchat models pull kokoro-voices`") from None
         if data.size != MAX_TOKENS * STYLE_WIDTH:
             raise ModelError(
                 f"{file}: {data.size} numbers where a style has 510 x 256; `speechchat models pull kokoro-voices`"
@@ -126,58 +146,18 @@ class Kokoro:
         return data.reshape(MAX_TOKENS, STYLE_WIDTH)
 
 
-def models(config: Config) -> tuple[ModelUse, ...]:
+def _read_vocab(file: Path) -> dict[str, int]:
+    try:
+        data = json.loads(file.read_text("utf-8"))
+        return {str(symbol): int(token) for symbol, token in data.get("vocab", data).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise ModelError(f"{file}: not a map of phonemes to tokens; put Kokoro's own vocab.json there") from None
+
+
+def models(section: TtsEngineConfig) -> tuple[ModelUse, ...]:
     """What `build` would load; nothing is loaded for it."""
-    override = config.tts.model_path
-    return uses("kokoro", "tts", override), uses("kokoro-voices", "voices", override)
+    return uses("kokoro", "tts", section.model_path), uses("kokoro-voices", "voices", section.model_path)
 
 
-def build(config: Config, library: VoiceLibrary) -> Kokoro:
-    return Kokoro(library, config.tts.model_path, config.tts.threads)
-
-
-class _Phonemes:
-    """Text to phonemes by language and accent. Each front end is loaded when it is first needed (1 to 2 s of CPU)."""
-
-    def __init__(self) -> None:
-        import hibari.g2p
-        import jieba
-        import misaki.zh
-
-        jieba.setLogLevel(logging.WARNING)
-        self._make: dict[str, Callable[[], Callable[[str], Any]]] = {
-            "us": hibari.g2p.G2P,
-            "gb": lambda: hibari.g2p.G2P(british=True),
-            "cn": misaki.zh.ZHG2P,
-        }
-        self._made: dict[str, Callable[[str], Any]] = {}
-
-    def __call__(self, text: str, language: Language, accent: str) -> str:
-        if language == "en":
-            return self._english(text, accent if accent == "gb" else "us")
-        # misaki would spell Latin letters as if they were IPA, so names and words of English go through English.
-        parts = _LATIN.split(text)
-        return "".join(
-            f" {self._english(part, 'us')} " if index % 2 else self._mandarin(part) for index, part in enumerate(parts)
-        ).strip()
-
-    def _english(self, text: str, accent: str) -> str:
-        return str(self._front_end(accent)(text))
-
-    def _mandarin(self, text: str) -> str:
-        return str(self._front_end("cn")(text)[0])
-
-    def _front_end(self, accent: str) -> Callable[[str], Any]:
-        if accent not in self._made:
-            self._made[accent] = self._make[accent]()
-        return self._made[accent]
-
-
-def cut(text: str) -> tuple[str, str]:
-    """`text` in two, cut at the best kind of place that it has, as near to the middle as can be."""
-    for kind in _CUTS:
-        places = [m for m in kind.finditer(text) if text[: m.start()].strip() and text[m.end() :].strip()]
-        if places:
-            best = min(places, key=lambda m: abs(m.start() + m.end() - len(text)))
-            return text[: best.start()], text[best.end() :]
-    raise BackendError(f"kokoro cannot cut the text {text[:80]!r} into pieces of {MAX_TOKENS} tokens")
+def build(section: TtsEngineConfig) -> Kokoro:
+    return Kokoro(section.model_path, section.threads)
