@@ -69,12 +69,20 @@ def voices_say(
     text: Annotated[str, typer.Argument(help="what to say")],
     out: Annotated[Path, typer.Option(help="an audio file: .flac, .wav, .mp3, .ogg")] = Path("say.flac"),
     library: LibraryOption = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="PRESET|FILE", help="whose engines to use, for voices that Kokoro does not speak"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a key; repeatable")
+    ] = None,
 ) -> None:
     """Hear a voice: speak a text into a file."""
-    from pipeline.config import CastConfig, Config
+    from pipeline.config import load_config
     from pipeline.engine.preview import say
 
-    seconds = say(voice, text, out, Config(cast=CastConfig(library=library)))
+    place = [f"cast.library={library}"] if library else []
+    seconds = say(voice, text, out, load_config(config or "quickstart", [*place, *(settings or [])]))
     typer.echo(f"{out}: {seconds:.2f} s")
 
 
@@ -93,7 +101,8 @@ def voices_build(
         list[Path] | None, typer.Option(help="a library whose voices are added as they are, such as cloned ones")
     ] = None,
     without: Annotated[
-        Path | None, typer.Option(help="rejected.txt of an audit: voices to leave out; others are drawn in their place")
+        list[Path] | None,
+        typer.Option(help="rejected.txt of an audit: voices to leave out, others are drawn in their place; repeatable"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a table that is there")] = False,
 ) -> None:
@@ -115,7 +124,7 @@ def voices_build(
     shares = _shares("--languages", languages, get_args(Language)), _shares("--splits", splits, get_args(Split))
     start = time.perf_counter()
     base = load_library(library)
-    refused = _ids(without) if without else set()
+    refused = {id for path in without or [] for id in _ids(path)}
     built = build(base, count, seed, *shares, near=near, without=refused)  # type: ignore[arg-type]
     for path in add or []:
         built = merge(built, load_library(path), str(path))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from speakers import load_library
 from speakers.build import build
@@ -97,13 +98,28 @@ def test_build_adds_voices_as_they_are(speechchat: CommandLine, tmp_path: Path, 
     refused(twice, 2, "own.yaml: the id 'anna' is that of another voice already")
 
 
+@pytest.mark.embedded
+def test_a_voice_of_another_engine_can_be_heard(speechchat: CommandLine, tmp_path: Path) -> None:
+    own, engines, out = tmp_path / "own.yaml", tmp_path / "engines.yaml", tmp_path / "hello.wav"
+    same = "gender: female, languages: [en], license: Apache-2.0"
+    own.write_text(f"voices:\n  - {{id: lark, engine: bird, {same}, recipe: {{name: heart}}}}\n")
+    engines.write_text("tts: {engines: {bird: {kind: hibari}}}\n")
+    words = ("voices", "say", "lark", "Good morning.", "--library", own, "--out", out)
+    refused(speechchat(*words), 2, "'lark' is of the engine 'bird'", "--config")
+    assert speechchat(*words, "--config", engines).status == 0
+    assert 0.4 < soundfile.info(out).duration < 3
+
+
 def test_build_without_an_audits_rejects(speechchat: CommandLine, tmp_path: Path) -> None:
     """Others are drawn in their place, and nobody else becomes somebody else."""
     plain = build(SHIPPED, COUNT + 2).voices
     gone = {SHIPPED.voices[3].id, plain[-5].id}
     rejected, out = tmp_path / "rejected.txt", tmp_path / "voices.parquet"
-    rejected.write_text("".join(f"{id}\twer 0.2; mos 2.1\n" for id in sorted(gone)))
-    assert speechchat("voices", "build", "--out", out, "--count", COUNT, "--without", rejected).status == 0
+    first, second = sorted(gone)
+    rejected.write_text(f"{first}\twer 0.2; mos 2.1\n")
+    (tmp_path / "again.txt").write_text(f"{second}\n")
+    words = ("--without", rejected, "--without", tmp_path / "again.txt")
+    assert speechchat("voices", "build", "--out", out, "--count", COUNT, *words).status == 0
     assert read_table(out).voices == tuple(voice for voice in plain if voice.id not in gone)
     missing = speechchat("voices", "build", "--out", tmp_path / "x.parquet", "--without", tmp_path / "none.txt")
     refused(missing, 2, "--without", "none.txt", "rejected.txt of an audit")

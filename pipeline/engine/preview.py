@@ -24,7 +24,10 @@ def say(voice_id: str, text: str, out: Path, config: Config | None = None) -> fl
     config = config or Config()
     voice = load_library(config.cast.library).voice(voice_id)
     if voice.engine not in config.tts.engines:
-        raise ConfigError(f"voice {voice_id!r} is of the engine {voice.engine!r}, which tts.engines does not have")
+        raise ConfigError(
+            f"voice {voice_id!r} is of the engine {voice.engine!r}, which tts.engines does not have: "
+            "name a configuration that has it with --config"
+        )
     language = voice.languages[0]
     spoken = verbalize(text, language)
     fault = unspeakable(spoken, language)

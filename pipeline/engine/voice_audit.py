@@ -36,7 +36,7 @@ from speakers.sentences import Use
 
 SAVE = 15.0
 """Seconds after which what was measured is saved: this much is lost if the driver is killed."""
-KIN = 6
+KIN = 3
 """Voices that a process measures at a time, at most."""
 _EMBEDDINGS: Mapping[Use, str] = {"embed": "embedding", "check": "embedding_check", "more": "embedding_more"}
 _RATES = ("wer", "cer", "per")

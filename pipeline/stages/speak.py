@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline import audio
-from pipeline.backends.tts.router import Router
+from pipeline.backends.tts.router import Router, spoken_speed
 from pipeline.backends.watermark.base import Watermark
 from pipeline.config import Config
 from pipeline.dialogue import Clip, Language, Role, Turn, derive_seed
@@ -58,8 +58,7 @@ class Speaking:
         fault = audio.check_raw(clip, config)
         if fault is None:
             clip = audio.master(clip, role, config, self._vad)
-            speed = request.speed * request.voice.recipe.speed
-            fault = audio.check(clip, request.text, config, speed)
+            fault = audio.check(clip, request.text, config, spoken_speed(request))
         if fault is None and self._watermark is not None:
             clip = audio.quantize(self._watermark.embed(clip, self._config.watermark.message))
         return fault or clip

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.backends.tts.router import Router
+from pipeline.backends.tts.router import Router, spoken_speed
 from pipeline.dialogue import Clip, Language
 from pipeline.errors import BackendError, EndpointError
 from pipeline.voice import Recipe, SpeechRequest, Unsaid, Voice, VoiceKind
@@ -225,3 +225,6 @@ def test_the_speeds_of_take_and_voice_multiply_within_what_engines_take() -> Non
     slow, fast = voice("e", speed=0.8), voice("e", speed=2.0)
     said = router.synthesize([ask("x" * 8, slow), ask("x" * 8, slow, speed=0.5), ask("x" * 8, fast, speed=2.0)])
     assert lengths(said) == [10, 16, 4]
+    # A length is judged by the speed that came out, not by the one that no engine takes.
+    assert spoken_speed(ask("x", slow, speed=0.5)) == pytest.approx(0.5)
+    assert spoken_speed(ask("x", voice("e", speed=1.26, shift=-4.0), speed=2.0)) == pytest.approx(2 * 2 ** (-4 / 12))

@@ -42,17 +42,24 @@ def test_on_ray_it_lives_beside_its_worker(vits: Synthesizer, section: Section, 
 
 def test_a_gpu_that_is_not_there(section: Section, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(ConfigError, match=r"^device=cuda, but torch finds no GPU here: .*engine\.studio_gpus"):
+    with pytest.raises(
+        ConfigError, match=r"^tts\.engines\.tiny: device=cuda, but torch finds no GPU here: .*engine\.studio_gpus"
+    ):
         open_outside("tiny", section("vits", device="cuda"), on_ray=False)
 
 
 def test_a_language_that_the_model_lacks(section: Section) -> None:
-    with pytest.raises(ModelError, match=r"^dvector: its config\.json says that it speaks en, none of zh"):
+    with pytest.raises(
+        ModelError, match=r"^tts\.engines\.tiny: dvector: its config\.json says that it speaks en, none of zh"
+    ):
         open_outside("tiny", section("dvector", languages=["zh"]), on_ray=False)
 
 
 def test_a_name_that_coqui_does_not_know(section: Section) -> None:
-    with pytest.raises(ConfigError, match=r"^model: Coqui has no 'tts_models/en/vctk/vitz'; .*tts_models/en/vctk/vits"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^tts\.engines\.tiny: model: Coqui has no 'tts_models/en/vctk/vitz'; .*tts_models/en/vctk/vits",
+    ):
         open_outside("tiny", section("", model="tts_models/en/vctk/vitz"), on_ray=False)
 
 
@@ -69,5 +76,7 @@ def test_accepted_terms_ask_nobody(section: Section, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("TTS_HOME", str(tmp_path))
     name = "tts_models/multilingual/multi-dataset/xtts_v2"
-    with pytest.raises(ModelError, match=rf"^{name} \(or a folder .*Coqui cannot load it: .*Connect"):
+    with pytest.raises(
+        ModelError, match=rf"^tts\.engines\.tiny: {name} \(or a folder .*Coqui cannot load it: .*Connect"
+    ):
         open_outside("tiny", section("", model=name, accept_terms=True), on_ray=False)

@@ -87,6 +87,11 @@ def _asked(request: SpeechRequest) -> SpeechRequest:
     return replace(request, speed=min(max(speed, SPEEDS[0]), SPEEDS[1]))
 
 
+def spoken_speed(request: SpeechRequest) -> float:
+    """The speed at which the clip of a request comes out, 1 is the pace of the engine's plain voice."""
+    return _asked(request).speed * _ratio(request.voice)
+
+
 def _played(result: Clip | Unsaid, request: SpeechRequest) -> Clip | Unsaid:
     if isinstance(result, Unsaid) or not request.voice.recipe.shift or not len(result.audio):
         return result
