@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -65,7 +66,7 @@ def family_of(api: Any) -> Family:
     return Vits(api) if kind == "vits" else Xtts(api) if kind == "xtts" else Any_(api)
 
 
-class _Known:
+class _Known(ABC):
     """What most models have in common: speakers by name, or by embeddings that an encoder may make of a clip."""
 
     stochastic = True
@@ -97,8 +98,9 @@ class _Known:
             raise Unfit("voice", f"the model has no speaker {recipe.name!r}; it has {known}")
         return recipe.name
 
+    @abstractmethod
     def _voice(self, recipe: Recipe) -> Any:
-        raise NotImplementedError
+        """What the model is to be given for this voice. Raises Unfit."""
 
     def limit(self, tongue: str) -> int:
         return _LIMITS.get(tongue.partition("-")[0].lower(), _LIMIT)
