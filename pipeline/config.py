@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.dialogue import Language, Split
 from pipeline.errors import ConfigError
+from pipeline.listening_sections import AsrConfig, JudgeConfig, QualityConfig, RecognizerConfig, RepairConfig
 from pipeline.sections import (
     EXECUTION,
     ConverseConfig,
@@ -37,13 +38,9 @@ from pipeline.sections import (
     WriterConfig,
 )
 from pipeline.speech_sections import (
-    RATES,
-    AsrConfig,
     AudioConfig,
     CastConfig,
     EnvironmentConfig,
-    JudgeConfig,
-    QualityConfig,
     TtsConfig,
     TtsEngineConfig,
     WatermarkConfig,
@@ -52,7 +49,6 @@ from pipeline.view_sections import ViewConfig
 
 __all__ = [
     "EXECUTION",
-    "RATES",
     "AsrConfig",
     "AudioConfig",
     "CastConfig",
@@ -66,6 +62,8 @@ __all__ = [
     "FilterConfig",
     "JudgeConfig",
     "QualityConfig",
+    "RecognizerConfig",
+    "RepairConfig",
     "ReviewConfig",
     "RewriteConfig",
     "Section",
@@ -115,6 +113,7 @@ class Config(Section):
     asr: AsrConfig = AsrConfig()
     quality: QualityConfig = QualityConfig()
     judge: JudgeConfig = JudgeConfig()
+    repair: RepairConfig = RepairConfig()
     views: dict[str, ViewConfig] = Field(
         {}, json_schema_extra=EXECUTION, description="variants of the user's track, by name; they change no shard"
     )
@@ -128,8 +127,12 @@ class Config(Section):
                 f"dialogues={self.dialogues} is no multiple of unit_size={self.unit_size}, so a later, longer run "
                 f"would change its last unit; use dialogues={whole}"
             )
-        if self.judge.min_mos is not None and self.quality.engine == "none":
-            raise ValueError("judge.min_mos needs a quality model: quality.engine is none, so no MOS is measured")
+        gate = self.judge.needs("mos_sig", "mos_bak", "mos_ovr")
+        if gate and self.quality.engine == "none":
+            raise ValueError(f"{gate} needs a quality model: quality.engine is none, so no MOS is measured")
+        gate = self.judge.needs("similarity", "swap")
+        if gate and self.quality.speaker == "none":
+            raise ValueError(f"{gate} needs a speaker encoder: quality.speaker is none; set it to resemblyzer")
         for name, source in self.sources.items():
             if source.kind not in ("chatterbot", "topics"):
                 if source.data is None:

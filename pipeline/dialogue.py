@@ -19,6 +19,7 @@ Role = Literal["user", "assistant"]
 Author = Literal["source", "llm", "human"]
 Split = Literal["train", "validation", "test"]
 Disfluent = Literal["filler", "restart", "repair"]
+Repair = Literal["", "again", "slow", "spell", "split", "voice", "engine", "rephrase"]
 Stage = Literal["source", "rewrite", "converse", "style", "filter", "review", "dedup", "speak", "listen", "judge"]
 
 SAMPLE_VERSION = 1
@@ -121,9 +122,8 @@ def fluent(spoken: str, disfluencies: Iterable[Disfluency]) -> str:
 
 
 class Score(Record):
-    """A named number. Names: wer, cer, per (edit rates); mos_sig, mos_bak, mos_ovr (DNSMOS, 1 to 5);
-    logprob, no_speech, compression_ratio (the recogniser's own); chars_per_second; of a text: coherence, naturalness,
-    consistency, safety, self_contained (the LLM's review, 1 to 5)."""
+    """A named number. Of a text: coherence, naturalness, consistency, safety, self_contained (the LLM's review, 1 to
+    5). Of a turn: those of `pipeline.listening_sections.SCORES`, which says what each is."""
 
     name: str
     value: float
@@ -165,13 +165,36 @@ class TextAttempt(Record):
     reason: str
 
 
+class Take(Record):
+    """One attempt at speaking a turn. `error_rate` is in the metric of the turn (1 where nothing came out of the
+    engine); `reason` is "" if it passed.
+
+    repair: which rung of the ladder led to it, "" for the first attempt. text: what the engine was asked to say, where
+    it is not the turn's `spoken`. recognizer: whose transcript it is. seconds: of audio.
+    """
+
+    take: int
+    engine: str
+    voice: str
+    speed: float
+    seed: int
+    transcript: str
+    error_rate: float
+    reason: str
+    repair: Repair = ""
+    text: str = ""
+    recognizer: str = ""
+    seconds: float = 0.0
+
+
 class RejectedTurn(Record):
-    """What was heard of a turn of a rejected dialogue, in the take that was the best of it."""
+    """What was heard of a turn of a rejected dialogue, in the take that was the best of it, and all takes of it."""
 
     turn: int
     spoken: str
     transcript: str
     scores: tuple[Score, ...]
+    takes: tuple[Take, ...] = ()
 
 
 class Reject(Record):
@@ -221,34 +244,37 @@ class Clip:
         return len(self.audio) / self.rate
 
 
+class Word(Record):
+    """A word as a recogniser heard it, from start to end seconds: of its clip in a Transcript, of the sample in a
+    SampleTurn."""
+
+    text: str
+    start: float
+    end: float
+
+
 @dataclass(frozen=True)
 class Transcript:
-    """What a recogniser heard. logprob: mean log-probability a token; no_speech: probability in [0, 1]."""
+    """What a recogniser heard. logprob: mean log-probability a token; no_speech: probability in [0, 1].
+
+    language: probability in [0, 1] that the clip is in the language that it was asked for, None where the recogniser
+    does not say. words: in order, empty where it gives no times or was not asked for them. recognizer: who heard it.
+    """
 
     text: str
     logprob: float
     no_speech: float
     compression_ratio: float
-
-
-class Take(Record):
-    """One attempt at speaking a turn. `error_rate` is in the metric of the turn (1 where nothing came out of the
-    engine); `reason` is "" if it passed."""
-
-    take: int
-    engine: str
-    voice: str
-    speed: float
-    seed: int
-    transcript: str
-    error_rate: float
-    reason: str
+    language: float | None = None
+    words: tuple[Word, ...] = ()
+    recognizer: str = ""
 
 
 class SampleTurn(Record):
     """A turn in a sample. start and end are seconds on the common timeline of both tracks.
 
     metric: the error rate that `error_rate` is ("wer" or "cer"); scores: of the take that was kept; take: which it is.
+    words: of its transcript, on the timeline; empty unless `asr.words` asked for them.
     """
 
     role: Role
@@ -268,6 +294,7 @@ class SampleTurn(Record):
     scores: tuple[Score, ...]
     take: int
     takes: tuple[Take, ...]
+    words: tuple[Word, ...] = ()
 
 
 class SampleVoice(Record):

@@ -8,11 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.dialogue import Language
-from pipeline.sections import EXECUTION, Positive, Section, Weight, by_language
+from pipeline.sections import EXECUTION, Positive, Section, by_language
 from pipeline.voice import VoiceKind
-
-# The error rates that exist for a language (text/rates.py measures them).
-RATES: dict[Language, tuple[str, ...]] = {"en": ("wer", "cer"), "zh": ("cer", "per")}
 
 
 class CastConfig(Section):
@@ -87,7 +84,13 @@ class TtsEngineConfig(Section):
         "OPENAI_API_KEY", json_schema_extra=EXECUTION, description="http: environment variable that holds the key"
     )
     concurrency: Positive = Field(8, json_schema_extra=EXECUTION, description="http: requests in flight of one worker")
-    timeout: float = Field(60, gt=0, json_schema_extra=EXECUTION, description="http: seconds for one request")
+    timeout: float = Field(
+        60,
+        gt=0,
+        json_schema_extra=EXECUTION,
+        description="seconds for one request; http, and an engine in an environment of its own, which has some minutes "
+        "more for each batch",
+    )
     retries: int = Field(3, ge=0, le=20, json_schema_extra=EXECUTION, description="http")
     path: str = Field("/audio/speech", description="http: below base_url")
     body: dict[str, Any] = Field({}, description="http: template of the request, see README; OpenAI's if empty")
@@ -209,43 +212,3 @@ class WatermarkConfig(Section):
     )
     message: int = Field(0, ge=0, lt=65536)
     strength: float = Field(1.0, gt=0, le=4)
-
-
-class AsrConfig(Section):
-    engine: str = "faster-whisper"
-    model_path: Path | None = Field(None, json_schema_extra=EXECUTION, description="folder of the model's files")
-    beam: int = Field(1, ge=1, le=10)
-    threads: Positive = Field(1, json_schema_extra=EXECUTION)
-
-
-class QualityConfig(Section):
-    """engine: "dnsmos" or "none" (then no MOS is stored)."""
-
-    engine: str = "dnsmos"
-
-
-class JudgeConfig(Section):
-    """A turn passes if each named rate is at most its limit. Rates: wer, cer, per (see text/rates.py).
-
-    min_mos: lowest DNSMOS overall score, 1 to 5; null gates nothing.
-    """
-
-    limits: Annotated[
-        dict[Language, dict[Literal["wer", "cer", "per"], Weight]],
-        by_language(en={"wer": 0.1}, zh={"cer": 0.1}),
-    ] = Field({})
-    min_mos: float | None = Field(None, ge=1, le=5)
-    keep: Literal["none", "sample", "all"] = Field(
-        "all", description="which rejected clips are kept; sample: one in ten"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> JudgeConfig:
-        for language, limits in self.limits.items():
-            for rate in limits:
-                if rate not in RATES[language]:
-                    raise ValueError(
-                        f"limits.{language}.{rate}: {rate} is not measured for {language}; "
-                        f"measured are {' and '.join(RATES[language])}"
-                    )
-        return self

@@ -77,10 +77,14 @@ def test_every_key_of_the_tree_can_be_set(tmp_path: Path) -> None:
             "writer": {"endpoints": {"mine": endpoint}},
             "tts": {"engines": {"mine": {}}},
             "views": {"mine": {"steps": ["gain"]}},
+            "asr": {"by_language": {"en": {}}},
         }
     )
     dumped = config.model_dump(mode="json")
-    for key in (key.replace("sources.*", "sources.chatterbot").replace("*", "mine") for key in all_keys()):
+    for key in (
+        key.replace("sources.*", "sources.chatterbot").replace("language.*", "language.en").replace("*", "mine")
+        for key in all_keys()
+    ):
         node = dumped
         for part in key.split("."):
             node = node[part]
@@ -112,8 +116,8 @@ def test_every_key_of_the_tree_can_be_set(tmp_path: Path) -> None:
         ("audio.pause.low=3", ["audio.pause", "low=3 is above high"]),
         ("tts.speeds=[]", ["tts.speeds", "at least 1 item"]),
         ("tts.speeds=[1, 9]", ["tts.speeds.1", "less than or equal to 2"]),
-        ("judge.limits.en.per=0.1", ["limits.en.per", "not measured for en", "wer and cer"]),
-        ("judge.limits.zh.wer=0.1", ["limits.zh.wer", "cer and per"]),
+        ("judge.limits.en.per=0.1", ["limits.en.per", "not measured for en", "measured are wer, cer, gap"]),
+        ("judge.limits.zh.wer=0.1", ["limits.zh.wer", "measured are cer, mer"]),
         ("judge.keep=some", ["judge.keep", "'none', 'sample' or 'all'"]),
         ("engine.kind=slurm", ["engine.kind", "'ray' or 'local'"]),
         ("judge=3", ["judge", "(it is 3)"]),

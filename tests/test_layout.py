@@ -45,6 +45,7 @@ SAME_ROOM = {
     "cli_clone": "cli",
     "sections": "config",
     "speech_sections": "config",
+    "listening_sections": "config",
     "view_sections": "config",
     "voice": "dialogue",
     "model_registry": "models",

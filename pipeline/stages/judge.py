@@ -3,43 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pipeline.config import JudgeConfig
 from pipeline.dialogue import Language, Reject, RejectedTurn, SampleTurn, derive_seed
+from pipeline.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
+LOOP = 2.4
+"""Compression ratio above which a transcript is a loop: Radford et al. 2022, section 4.5."""
+OPTIONAL = frozenset({"pace", "language", "similarity", "swap", "snr"})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a turn is refused. reason: the score that breaks its limit ("mos" for mos_ovr), or "silence", or
+    "repetition" where the recogniser fell into a loop, so that its words say nothing of the clip. value, limit: of
+    that score."""
+
+    reason: str
+    value: float
+    limit: float
+
+
+def failure(scores: Mapping[str, float], language: Language, config: JudgeConfig) -> Failure | None:
+    """None if a turn with these scores passes, or if nothing is gated. Raises ConfigError for a gate on a score that
+    was not measured."""
+    if config.mode == "score_only":
+        return None
+    if "chars_per_second" in scores and scores["chars_per_second"] == 0:
+        return Failure("silence", 0.0, 0.0)
+    broken = _broken(scores, language, config)
+    if broken and scores.get("compression_ratio", 0.0) > LOOP:
+        return Failure("repetition", scores["compression_ratio"], LOOP)
+    return broken
+
+
+def _broken(scores: Mapping[str, float], language: Language, config: JudgeConfig) -> Failure | None:
+    for name, limit in sorted(config.limits.get(language, {}).items()):
+        value = _measured(scores, name, f"judge.limits.{language}.{name}")
+        if value is not None and value > limit:
+            return Failure(name, value, limit)
+    for name, floor in sorted(config.floors.get(language, {}).items()):
+        value = _measured(scores, name, f"judge.floors.{language}.{name}")
+        if value is not None and value < floor:
+            return Failure(name, value, floor)
+    if config.min_mos is not None and scores.get("mos_ovr", 0.0) < config.min_mos:
+        return Failure("mos", scores.get("mos_ovr", 0.0), config.min_mos)
+    return None
+
+
+def _measured(scores: Mapping[str, float], name: str, key: str) -> float | None:
+    """The score; None where a turn can have none: a voice may have no pace and, alone in its dialogue, no reference."""
+    if name not in scores and name not in OPTIONAL:
+        raise ConfigError(f"{key}: {name} was not measured; what was: {', '.join(scores)}")
+    return scores.get(name)
 
 
 def verdict(scores: Mapping[str, float], language: Language, config: JudgeConfig) -> str:
-    """Why a turn with these scores is refused, "" if it is not: the first limit that it breaks, or "silence"."""
-    if "chars_per_second" in scores and scores["chars_per_second"] == 0:
-        return "silence"
-    for name, limit in sorted(config.limits[language].items()):
-        if scores[name] > limit:
-            return name
-    if config.min_mos is not None and scores.get("mos_ovr", 0.0) < config.min_mos:
-        return "mos"
-    return ""
+    """Why a turn with these scores is refused, "" if it is not."""
+    broken = failure(scores, language, config)
+    return broken.reason if broken else ""
 
 
 def judge_turns(key: str, language: Language, turns: tuple[SampleTurn, ...], config: JudgeConfig) -> Reject | None:
     """None if every turn passes; otherwise the reject, with the reason of the first turn that fails."""
     for number, turn in enumerate(turns):
-        scores = {score.name: score.value for score in turn.scores}
-        reason = verdict(scores, language, config)
-        if reason:
-            value, limit = scores.get(reason, 0.0), config.limits[language].get(reason)  # type: ignore[call-overload]
-            if reason == "mos":
-                value, limit = scores.get("mos_ovr", 0.0), config.min_mos
+        broken = failure({score.name: score.value for score in turn.scores}, language, config)
+        if broken:
             detail = (
-                f"turn {number}: {reason} {value:.3f}, limit {limit}; "
+                f"turn {number}: {broken.reason} {broken.value:.3f}, limit {broken.limit}; "
                 f"said {turn.spoken!r}, heard {turn.transcript!r}, {len(turn.takes)} takes"
             )
             heard = tuple(
-                RejectedTurn(turn=place, spoken=item.spoken, transcript=item.transcript, scores=item.scores)
+                RejectedTurn(
+                    turn=place, spoken=item.spoken, transcript=item.transcript, scores=item.scores, takes=item.takes
+                )
                 for place, item in enumerate(turns)
             )
-            return Reject(id=key, language=language, stage="judge", reason=reason, detail=detail, turns=heard)
+            return Reject(id=key, language=language, stage="judge", reason=broken.reason, detail=detail, turns=heard)
     return None
 
 

@@ -137,9 +137,12 @@ def test_only_the_judge_may_change(source: RunFolder, tmp_path: Path, setting: s
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("setting", ["judge.limits.en.wre=1", "judge.keep=most", "judge.min_mos=9", "judge.limit=1"])
+@pytest.mark.parametrize(
+    "setting",
+    ["judge.limits.en.wre=1", "judge.floors.zh.similarty=1", "judge.keep=most", "judge.min_mos=9", "judge.limit=1"],
+)
 def test_a_bad_judge_is_named(source: RunFolder, tmp_path: Path, setting: str) -> None:
-    with pytest.raises(ConfigError, match=r"judge\."):
+    with pytest.raises(ConfigError, match=r"judge"):
         regate(source.root, tmp_path / "out", [setting], Silent())
     assert not (tmp_path / "out").exists()
 
