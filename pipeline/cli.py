@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.cli_clone import voices_clone
+from pipeline.cli_gate import gate_app
 from pipeline.cli_views import views
 from pipeline.cli_voices import voices_app
 from pipeline.errors import ConfigError, ModelError, RunFolderError, SpeechchatError, UsageError
@@ -39,6 +40,7 @@ models_app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(voices_app, name="voices")
+app.add_typer(gate_app, name="gate")
 voices_app.command("clone")(voices_clone)
 
 
@@ -93,9 +95,9 @@ def run(
     with more `dialogues` it grows.
     """
     from pipeline.config import load_config
-    from pipeline.console import ProgressDisplay, show_stats
+    from pipeline.console import ProgressDisplay
     from pipeline.engine.run import run as run_config
-    from pipeline.shards.stats import stage_costs
+    from pipeline.engine.stats_tables import look, show_stats
     from pipeline.shards.store import RunFolder
 
     if until not in (None, "write"):
@@ -110,7 +112,7 @@ def run(
             "then give the command again without --until"
         )
         return
-    show_stats(stats, stage_costs(RunFolder(out)))
+    show_stats(stats, look(RunFolder(out), configuration))
     typer.echo(f"\n{out} is finished. Look at it: python scripts/inspect_samples.py {out}")
 
 
@@ -121,12 +123,16 @@ def regate(
     settings: SetOption = None,
 ) -> None:
     """Judge a finished run again with other limits, without speaking or listening: `--set judge.limits.en.wer=0.05`."""
-    from pipeline.console import ProgressDisplay, show_stats
+    from pipeline.console import ProgressDisplay
     from pipeline.engine.regate import regate as regate_run
+    from pipeline.engine.run import load_frozen
+    from pipeline.engine.stats_tables import look, show_stats
+    from pipeline.shards.store import RunFolder
 
     with _resumable(out), ProgressDisplay() as display:
         stats = regate_run(source, out, settings or [], display)
-    show_stats(stats, {})
+    folder = RunFolder(out)
+    show_stats(stats, look(folder, load_frozen(folder)[0]))
 
 
 @app.command()
@@ -165,18 +171,21 @@ def verify(
 
 @app.command()
 def stats(source: RunArgument, as_json: JsonOption = False) -> None:
-    """Totals of a run: accepted, rejected by reason, hours, voices, error rates, real-time factors."""
-    from pipeline.console import show_stats
+    """Totals of a run: accepted, rejected by reason, hours, error rates, real-time factors; yields by language, engine,
+    length and reason; what repairs saved and cost; the worst voices and words."""
     from pipeline.engine.run import load_frozen
-    from pipeline.shards.stats import run_stats, stage_costs
+    from pipeline.engine.stats_tables import look, show_stats
+    from pipeline.shards.stats import run_stats
     from pipeline.shards.store import RunFolder
 
     folder = RunFolder(source).require()
-    totals = run_stats(folder, load_frozen(folder)[0])
+    config, _ = load_frozen(folder)
+    totals, found = run_stats(folder, config), look(folder, config)
     if as_json:
-        typer.echo(json.dumps({**totals.model_dump(), "stage_seconds": stage_costs(folder)}))
+        more = {"stage_seconds": found.costs, "efficiency": found.efficiency.model_dump()}
+        typer.echo(json.dumps({**totals.model_dump(), **more, "worst_words": found.words.model_dump()}))
     else:
-        show_stats(totals, stage_costs(folder))
+        show_stats(totals, found)
 
 
 @app.command()

@@ -1,20 +1,17 @@
-"""What people see of a run: live progress with an estimate of its end, and the tables."""
+"""What people see of a run while it goes on: live progress with an estimate of its end."""
 
 from __future__ import annotations
 
-import sys
 import time
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from pipeline.config import Config
 from pipeline.engine.base import Done
 from pipeline.plan import unit_count
-from pipeline.shards.stats import Stats
 from pipeline.shards.store import Manifest
 from pipeline.stages.studio import Progress
 from pipeline.stages.write import TextProgress
@@ -39,6 +36,7 @@ class ProgressDisplay:
         self._done = Done()
         self._flying: list[Progress] = []
         self._finished_units: set[int] = set()
+        self._repaired = 0
 
     def __enter__(self) -> ProgressDisplay:
         if self._console.is_terminal:
@@ -84,6 +82,7 @@ class ProgressDisplay:
     def finished(self, manifest: Manifest, progress: Progress) -> None:
         self._finished_units.add(manifest.unit)
         self._done.add(manifest)
+        self._repaired += progress.repaired
         self._flying = [item for item in self._flying if item.unit != manifest.unit]
         self._show()
 
@@ -100,6 +99,7 @@ class ProgressDisplay:
             done = self._written.dialogues
             eta = _clock(elapsed / done * (self._to_write - done)) if done else "…"
             return done / self._to_write, f"{self._text_state()} · {_clock(elapsed)} elapsed, {eta} left"
+        repaired = self._repaired + sum(item.repaired for item in self._flying)
         share = (self._before.planned + fresh) / self._dialogues if self._dialogues else 1.0
         left = self._dialogues - self._before.planned - fresh
         eta = _clock(elapsed / fresh * left) if fresh else "…"
@@ -109,7 +109,7 @@ class ProgressDisplay:
             f"units {self._before.units + self._done.units}/{self._units} · {self._text_state()} · "
             f"spoken {judged}/{self._dialogues} dialogues · "
             f"audio {self._before.seconds + seconds:.0f} s · yield {kept / judged if judged else 1:.0%} · "
-            f"{_clock(elapsed)} elapsed, {eta} left"
+            f"{f'repaired {repaired} turns · ' if repaired else ''}{_clock(elapsed)} elapsed, {eta} left"
         )
         return share, text
 
@@ -140,43 +140,3 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def show_stats(stats: Stats, costs: dict[str, dict[str, float]], console: Console | None = None) -> None:
-    """The closing table of a run, on standard output."""
-    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_column()
-    table.add_row("units", f"{stats.units_finished} of {stats.units_planned}")
-    share = stats.accepted / stats.planned if stats.planned else 0
-    by_language = ", ".join(f"{count} {language}" for language, count in stats.languages.items())
-    table.add_row("accepted", f"{stats.accepted} of {stats.planned} dialogues ({share:.0%}): {by_language or 'none'}")
-    for reason, count in stats.rejected.items():
-        table.add_row("rejected", f"{count} × {reason}")
-    table.add_row("splits", ", ".join(f"{count} {split}" for split, count in stats.splits.items()))
-    table.add_row(
-        "turns",
-        f"{stats.turns}, {stats.llm_turns} written by the LLM, {stats.retaken_turns} accepted after another take",
-    )
-    table.add_row(
-        "hours", f"{stats.hours:.4f} (speech: user {stats.user_hours:.4f}, assistant {stats.assistant_hours:.4f})"
-    )
-    table.add_row("voices", str(len(stats.voices)))
-    for rate in stats.error_rates:
-        table.add_row(
-            f"{rate.metric.upper()} {rate.language}", f"{rate.mean:.2%} mean over {rate.turns} accepted turns"
-        )
-    spoken = costs.get("speak", {}).get("audio", 0)
-    if "write" in costs and spoken:
-        table.add_row(
-            "RTF write", f"{costs['write']['wall'] / spoken:.2f} wall (seconds a second of audio; units overlap)"
-        )
-    for stage, cost in costs.items():
-        if cost.get("audio"):
-            table.add_row(
-                f"RTF {stage}",
-                f"{cost['wall'] / cost['audio']:.2f} wall, {cost['cpu'] / cost['audio']:.2f} CPU "
-                f"(seconds a second of audio, {cost['audio']:.0f} s went through)",
-            )
-    console.print(table)

@@ -259,6 +259,9 @@ class Transcript:
 
     language: probability in [0, 1] that the clip is in the language that it was asked for, None where the recogniser
     does not say. words: in order, empty where it gives no times or was not asked for them. recognizer: who heard it.
+
+    doubt: nats by which the recogniser finds its words likelier than the text that was to be said; surprise: nats of
+    that text's least likely token. None where it was not asked, or cannot tell.
     """
 
     text: str
@@ -268,6 +271,8 @@ class Transcript:
     language: float | None = None
     words: tuple[Word, ...] = ()
     recognizer: str = ""
+    doubt: float | None = None
+    surprise: float | None = None
 
 
 class SampleTurn(Record):

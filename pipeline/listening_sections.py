@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.dialogue import Language
-from pipeline.sections import EXECUTION, Positive, Section, Weight, by_language
+from pipeline.sections import EXECUTION, Positive, Section, by_language
 
 
 class RecognizerConfig(Section):
@@ -32,13 +32,16 @@ class RecognizerConfig(Section):
         description="faster-whisper: what it is given of a clip's silence; full: always 30 s, as it was trained",
     )
     words: bool = Field(False, description="word times, where the recogniser gives them; they go into the sample")
-    model: str = Field("", description="http: the model that the server is asked for")
+    model: str = Field(
+        "",
+        description="faster-whisper: a size, or owner/name on a hub; http: what the server is asked for",
+    )
     base_url: str | None = Field(None, json_schema_extra=EXECUTION, description="http")
     key: str = Field("OPENAI_API_KEY", json_schema_extra=EXECUTION, description="http: environment variable of the key")
     concurrency: Positive = Field(8, json_schema_extra=EXECUTION, description="http: requests in flight of one worker")
     timeout: float = Field(60, gt=0, json_schema_extra=EXECUTION, description="http: seconds for one request")
     retries: int = Field(3, ge=0, le=20, json_schema_extra=EXECUTION, description="http")
-    license: str = Field("", description="of the model's weights, as an SPDX identifier; http, sherpa: needed")
+    license: str = Field("", description="of the model's weights, as an SPDX identifier; needed unless it is embedded")
     languages: tuple[Language, ...] = Field(("en", "zh"), min_length=1, description="what the model understands")
     options: dict[str, Any] = Field({}, description="of an engine of another package")
 
@@ -70,10 +73,13 @@ SCORES: dict[str, str] = {
     "dropped": "content words (en) or characters (zh) that are missing",
     "added": "content words (en) or characters (zh) that are too many",
     "figures": "numbers and names that are wrong",
+    "longer": "words (en) or characters (zh) that the transcript has more than the text",
     "logprob": "mean log-probability a token, the recogniser's own",
     "no_speech": "probability of no speech, the recogniser's own",
     "compression_ratio": "of the transcript; above 2.4 it is a loop",
     "language": "probability of the dialogue's language, the recogniser's own",
+    "doubt": "nats by which the recogniser finds its transcript likelier than the text (where they differ)",
+    "surprise": "nats of the text's least likely token, the recogniser's own (where the transcript differs)",
     "chars_per_second": "characters of the text a second",
     "pace": "how fast the clip is for its voice and speed; 1 is as expected",
     "lead": "seconds of silence at the beginning",
@@ -88,21 +94,41 @@ SCORES: dict[str, str] = {
 }
 """What can be measured of a turn, by name. Edit rates are edits a token of the text: 0 is perfect, above 1 possible."""
 
+WORDS = frozenset({"wer", "cer", "mer", "ser", "tser", "per", "gap", "dropped", "added", "figures", "longer"})
+"""Those that compare the text with a transcript."""
+
+_HIGH_IS_BAD = WORDS | {"no_speech", "compression_ratio", "doubt", "surprise", "hush", "swap"}
+_LOW_IS_BAD = frozenset({"logprob", "language", "snr", "mos_sig", "mos_bak", "mos_ovr", "similarity"})
+_WRONG_WAY = {"limits": _LOW_IS_BAD, "appeal": _LOW_IS_BAD, "floors": _HIGH_IS_BAD}
+_ASKED = ("doubt", "surprise")
+"""What a recogniser says of the text itself: an appeal without it would forgive wrong words for nothing."""
+
 _LANGUAGE_OF = {"wer": "en", **dict.fromkeys(("mer", "ser", "tser", "per"), "zh")}
+
+
+Threshold = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _sense(kind: str) -> str:
+    return "lower" if kind == "floors" else "higher"
 
 
 class JudgeConfig(Section):
     """A turn passes if each score in `limits` is at most its limit, and each in `floors` at least its floor.
+
+    appeal: a turn whose words break a limit passes nevertheless if all these scores were measured and are at most what
+    stands here: where the recogniser wrote other words but finds the text itself about as likely, the ear is to blame.
 
     mode: score_only measures everything and refuses nothing. min_mos: lowest DNSMOS overall score, 1 to 5.
     """
 
     mode: Literal["gate", "score_only"] = "gate"
     limits: Annotated[
-        dict[Language, dict[str, Weight]],
+        dict[Language, dict[str, Threshold]],
         by_language(en={"wer": 0.1}, zh={"cer": 0.1}),
     ] = Field({})
-    floors: dict[Language, dict[str, Annotated[float, Field(allow_inf_nan=False)]]] = Field({})
+    appeal: dict[Language, dict[str, Threshold]] = Field({})
+    floors: dict[Language, dict[str, Threshold]] = Field({})
     min_mos: float | None = Field(None, ge=1, le=5)
     keep: Literal["none", "sample", "all"] = Field(
         "all", description="which rejected clips are kept; sample: one in ten"
@@ -110,24 +136,32 @@ class JudgeConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> JudgeConfig:
-        for kind in ("limits", "floors"):
+        for kind in ("limits", "appeal", "floors"):
             for language, limits in getattr(self, kind).items():
                 for name in limits:
                     if name not in SCORES:
                         near = difflib.get_close_matches(name, SCORES, n=1, cutoff=0.4)
                         hint = f"did you mean {near[0]!r}? " if near else ""
                         raise ValueError(f"{kind}.{language}.{name}: no such score; {hint}known: {', '.join(SCORES)}")
+                    if name in _WRONG_WAY[kind]:
+                        other = "limits" if kind == "floors" else "floors"
+                        raise ValueError(f"{kind}.{language}.{name}: the {_sense(kind)} the better; use {other}")
+                    if name in WORDS and limits[name] < 0:
+                        raise ValueError(f"{kind}.{language}.{name}: {limits[name]:g} refuses everything; 0 is perfect")
                     if _LANGUAGE_OF.get(name, language) != language:
                         others = [item for item in SCORES if _LANGUAGE_OF.get(item, language) == language]
                         raise ValueError(
                             f"{kind}.{language}.{name}: {name} is not measured for {language}; measured are "
                             f"{', '.join(others)}"
                         )
+        for language, limits in self.appeal.items():
+            if limits and not set(_ASKED) & set(limits):
+                raise ValueError(f"appeal.{language}: name doubt or surprise, or it forgives wrong words for nothing")
         return self
 
     def needs(self, *names: str) -> str:
         """The key of the first gate on one of these scores, "" if there is none."""
-        for kind in ("limits", "floors"):
+        for kind in ("limits", "appeal", "floors"):
             for language, limits in getattr(self, kind).items():
                 for name in limits:
                     if name in names:
@@ -144,13 +178,13 @@ class RepairConfig(Section):
     again: the takes of `tts.speeds` (a new seed where the engine knows chance). slow: at 0.8 of its pace. spell: signs
     and letters written out. split: clause by clause. voice: another voice of the cast, for all turns of that speaker.
     engine: a voice of another of `tts.engines`, likewise. rephrase: the LLM says it in other words.
-    takes: of a turn at most, the first included. share: takes beyond the first of all turns of a unit together, at most
-    so many a turn.
+    takes: of a turn at most, the first included. share: takes beyond the first that a dialogue has for each of its
+    turns; what it does not need is for those after it in its unit.
     """
 
     ladder: tuple[Rung, ...] = ("again", "slow", "spell", "split", "voice", "engine")
     takes: Positive = 8
-    share: float = Field(1.0, ge=0, le=100)
+    share: float = Field(2.0, ge=0, le=100)
 
     @model_validator(mode="after")
     def _check(self) -> RepairConfig:

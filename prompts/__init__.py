@@ -35,7 +35,7 @@ from pipeline.errors import ConfigError
 
 __all__ = ["KEYS", "VARIABLES", "Example", "PromptTemplate", "Step", "load", "names", "parse"]
 
-Step = Literal["reply", "rewrite", "converse", "style", "review"]
+Step = Literal["reply", "rewrite", "converse", "style", "review", "rephrase"]
 
 # Where the configuration names the prompt of a step.
 KEYS: dict[Step, str] = {
@@ -44,6 +44,7 @@ KEYS: dict[Step, str] = {
     "converse": "text.converse.prompt",
     "style": "text.style.prompt",
     "review": "text.review.prompt",
+    "rephrase": "repair.ladder",
 }
 
 _TURNS = [{"role": "user", "text": "x"}, {"role": "assistant", "text": "x"}]
@@ -72,6 +73,7 @@ VARIABLES: dict[Step, dict[str, Any]] = {
         "max_assistant": 1,
     },
     "review": {"turns": _TURNS, "code_switch": True},
+    "rephrase": {"line": "x", "turns": _TURNS, "code_switch": True, "max_units": 1},
 }
 
 # Tokens that chat templates of common models set around messages: a server would read them as such in a text, too.

@@ -17,11 +17,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from pipeline import audio
 from pipeline.backends import make_recognizer, make_synthesizer, make_vad
+from pipeline.backends.tts.router import Router
 from pipeline.config import Config, load_config
 from pipeline.dialogue import Clip, Language
 from pipeline.engine.cluster import connect
@@ -49,7 +51,12 @@ def first_voices(config: Config) -> list[tuple[str, Language, Voice]]:
 
 def compare(config: Config, count: int, out: Path | None) -> list[dict[str, Any]]:
     """One figure an engine and language. All engines are open at once."""
-    speaking = Speaking(make_synthesizer(config), config, make_vad(config))
+    with closing(make_synthesizer(config)) as router:
+        return _compare(config, router, count, out)
+
+
+def _compare(config: Config, router: Router, count: int, out: Path | None) -> list[dict[str, Any]]:
+    speaking = Speaking(router, config, make_vad(config))
     recognizer = make_recognizer(config)
     figures = []
     for name, language, voice in first_voices(config):

@@ -19,7 +19,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def load_library(path: Path | None = None) -> VoiceLibrary:
     Raises ConfigError naming the file and the field.
     """
     if path is None:
-        return VoiceLibrary(tuple(_shipped()))
+        return _shipped_library()
     if path.suffix == ".parquet":
         from speakers.table import read_table
 
@@ -117,6 +117,12 @@ def merge(library: VoiceLibrary, other: VoiceLibrary, name: str) -> VoiceLibrary
         if voice.id in ids:
             raise ConfigError(f"{name}: the id {voice.id!r} is that of another voice already; give it another one")
     return VoiceLibrary((*library.voices, *other.voices))
+
+
+@cache
+def _shipped_library() -> VoiceLibrary:
+    """Once a process: the driver and the studio beside it both want it, and reading takes longer than a small unit."""
+    return VoiceLibrary(tuple(_shipped()))
 
 
 def _shipped() -> Iterable[Voice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +21,25 @@ settings.load_profile("fixed")
 # Tests must not find a key or a cluster of whoever runs them.
 for _name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RAY_ADDRESS"):
     os.environ.pop(_name, None)
+# Every process that a test starts would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Ray's workers are started elsewhere and import `tests.fakes` from here.
 _ROOT = str(Path(__file__).resolve().parent.parent)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+
+
+# Files whose tests take minutes, in this order: they come first, so that no worker is left alone with one at the end.
+SLOW = ("e2e/test_quickstart.py", "faults/test_kills.py", "engine/test_engines.py", "faults/test_storage.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The same order in every worker, and within a file the order of the file."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((place for place, file in enumerate(SLOW) if item.path.match(file)), len(SLOW))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture

@@ -195,6 +195,36 @@ def test_a_file_that_is_no_sound_is_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+JUNK = {
+    "text.mp3": b"This is a text, and no sound at all.\n" * 50,
+    "page.mp3": b"<!doctype html>" + b"<p>Not found</p>" * 500,
+    "empty.mp3": b"",
+    "text.ogg": b"no sound",
+    "text.raw": b"no sound",
+    "text.au": b"no sound" * 20,
+}
+
+
+@pytest.mark.parametrize("name", JUNK)
+@pytest.mark.parametrize("installed", [False, True])
+def test_what_is_renamed_is_no_sound_and_says_so_in_one_line(
+    tmp_path: Path, without_ffmpeg: Path, installed: bool, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if installed:
+        (without_ffmpeg / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    (tmp_path / name).write_bytes(JUNK[name])
+    with pytest.raises((DataError, UsageError)) as caught:
+        audio.read_clip(tmp_path / name)
+    said, known = str(caught.value), name.endswith((".mp3", ".ogg"))
+    assert said.startswith(f"{tmp_path / name}: ") and "\n" not in said and "0x" not in said
+    assert "does not exist" not in said
+    assert isinstance(caught.value, DataError) == (installed or known)
+    assert ("damaged, or no sound file" if installed else "FFmpeg") in said
+    if known and not installed:
+        assert f"damaged, or no {name[-3:].upper()} file (Format not recognised" in said
+    assert capfd.readouterr() == ("", "")  # a decoder that searches it for sound talks about it
+
+
 @pytest.mark.usefixtures("ffmpeg")
 def test_a_cut_file_is_no_clip(tmp_path: Path) -> None:
     for name in ("a.m4a", "a.flac"):

@@ -30,7 +30,10 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stats_and_verify_speak_json(speechchat: CommandLine, run_folder: Path) -> None:
     stats = json.loads(speechchat("stats", run_folder, "--json").out)
     assert stats["planned"] == 4 == stats["accepted"] + sum(stats["rejected"].values())
-    assert stats == {**json.loads((run_folder / "stats.json").read_text()), "stage_seconds": {}}
+    more = {name: stats.pop(name) for name in ("stage_seconds", "efficiency", "worst_words")}
+    assert stats == json.loads((run_folder / "stats.json").read_text())
+    assert (more["stage_seconds"], more["efficiency"]["per_cpu_hour"], more["efficiency"]["units"]) == ({}, None, 0)
+    assert more["worst_words"]["units"] == stats["units_finished"]
     verified = json.loads(speechchat("verify", run_folder, "--json", "--decode").out)
     assert verified["ok"] and verified["problems"] == [] and verified["samples"] == stats["accepted"]
     assert verified["seconds"] / 3600 == pytest.approx(stats["hours"], abs=1e-6)

@@ -43,6 +43,7 @@ SAME_ROOM = {
     "cli_views": "cli",
     "cli_voices": "cli",
     "cli_clone": "cli",
+    "cli_gate": "cli",
     "sections": "config",
     "speech_sections": "config",
     "listening_sections": "config",

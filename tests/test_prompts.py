@@ -236,3 +236,27 @@ def test_hostile_data_stays_data(step: prompts.Step, language: Language) -> None
 def test_a_request_needs_just_its_variables(variables: dict[str, str]) -> None:
     with pytest.raises(TypeError, match="rewrite takes instruction, answer; it was given"):
         prompts.load("rewrite", "en").render(**variables)
+
+
+# ---- the step rephrase ----
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("turns", [TALK, []])
+def test_a_line_to_rephrase_comes_last_as_a_note(language: Language, turns: list[dict[str, str]]) -> None:
+    """The embedded LLM reads nothing but notes and how they were said."""
+    prompt = prompts.load("rephrase", language)
+    label = {"en": "\nNote: ", "zh": "\n提示："}[language]
+    messages = prompt.render(line="the line", turns=turns, code_switch=False, max_units=37)
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    assert all(label in text for text in asked) and asked[-1].endswith(f"{label}the line")
+    assert all(json.dumps(turn) in asked[-1] for turn in turns)
+    assert "37" in messages[0]["content"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_examples_of_rephrasing_can_be_said(language: Language) -> None:
+    for example in prompts.load("rephrase", language).examples:
+        line = (example.model_extra or {})["line"]
+        assert unspeakable(verbalize(line, language), language) is None
+        assert unspeakable(example.assistant, language) is None and example.assistant != line

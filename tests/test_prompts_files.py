@@ -21,16 +21,19 @@ def test_the_digest_follows_the_content() -> None:
     assert first.digest == prompts.parse(GOOD, "reply", "en").digest
     assert first.digest != prompts.parse(GOOD.replace("brief", "short"), "reply", "en").digest
     assert len(first.digest) == 16
-    assert len({prompts.load(name, language).digest for name in prompts.names() for language in LANGUAGES}) == 10
+    assert len({prompts.load(name, language).digest for name in prompts.names() for language in LANGUAGES}) == 12
 
 
 def test_every_step_has_a_prompt_in_both_languages() -> None:
-    assert set(prompts.names()) == {"reply", *STEPS}
+    assert set(prompts.names()) == {"reply", "rephrase", *STEPS}
     for name in prompts.names():
         for language in LANGUAGES:
             prompt = prompts.load(name, language)
             assert (prompt.version, prompt.step, prompt.language) == (1, name, language)
-            texts = [prompt.system, *[example.assistant for example in prompt.examples if name == "reply"]]
+            texts = [
+                prompt.system,
+                *[example.assistant for example in prompt.examples if name in ("reply", "rephrase")],
+            ]
             for text in texts:
                 assert any("一" <= char <= "龥" for char in text) == (language == "zh"), text
 

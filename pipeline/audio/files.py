@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import warnings
@@ -71,13 +72,14 @@ def header(data: bytes, name: str = "audio") -> tuple[int, int]:
 def read_clip(path: Path) -> Clip:
     """A sound file of any format that libsndfile or FFmpeg knows, its channels averaged, at its own rate.
 
-    Raises DataError, with the path, for a file that is missing, damaged or empty, and UsageError where it takes FFmpeg,
-    which is not installed.
+    Raises DataError, with the path, for a file that is missing, damaged, empty or no sound, and UsageError where it
+    takes FFmpeg, which is not installed.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        file = sf.SoundFile(path)
+        # Without its name: by an ending alone libsndfile takes text for MP3, and asks for the rate of a .raw.
+        file = sf.SoundFile(io.BytesIO(path.read_bytes()))
     except sf.SoundFileError as error:
         file = sf.SoundFile(_by_ffmpeg(path, _why(error)))
     with file:
@@ -114,10 +116,29 @@ def _by_ffmpeg(path: Path, problem: str) -> BinaryIO:
     """The sound of a file that libsndfile cannot open, as an AU file."""
     # Not through pydub: it also asks ffprobe, which does not come with every FFmpeg, and it rounds to 16 bit.
     converter = shutil.which("ffmpeg")
+    if converter is None and (kind := _WRITTEN.get(path.suffix.lower())):
+        raise DataError(
+            f"{path}: damaged, or no {kind} file ({problem}); FFmpeg, which is not installed, may know what it is"
+        )
     if converter is None:
         raise UsageError(f"{path}: libsndfile cannot read it ({problem}); FFmpeg knows more formats: {_INSTALL}")
     # `file:` so that no path is taken for an option or for the name of a protocol. AU: may be of unknown length.
-    command = [converter, "-v", "error", "-nostdin", "-i", f"file:{path}", "-vn", "-c:a", "pcm_f32be", "-f", "au", "-"]
+    # -xerror: a page of HTML is else five seconds of AMR.
+    command = [
+        converter,
+        "-v",
+        "error",
+        "-xerror",
+        "-nostdin",
+        "-i",
+        f"file:{path}",
+        "-vn",
+        "-c:a",
+        "pcm_f32be",
+        "-f",
+        "au",
+        "-",
+    ]
     done = subprocess.run(command, capture_output=True)
     if done.returncode:
         raise DataError(f"{path}: damaged, or no sound file: {_first_line(done.stderr)}")
@@ -143,8 +164,9 @@ def _write_by_ffmpeg(clip: Clip, path: Path) -> None:
 
 
 def _first_line(output: bytes) -> str:
+    """Without the address of the decoder that says it."""
     lines = output.decode("utf-8", "replace").strip().splitlines()
-    return lines[0] if lines else "FFmpeg does not say why"
+    return re.sub(r"^\[\S+ @ \w+\] ", "", lines[0]) if lines else "FFmpeg does not say why"
 
 
 def _why(error: sf.SoundFileError) -> str:

@@ -5,27 +5,34 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from pipeline import __version__, backends, models
+from pipeline.backends.asr.router import close
+from pipeline.backends.llm.base import Writer
 from pipeline.backends.llm.embedded import SLOTS, EmbeddedServer, request_extras
 from pipeline.config import Config, TtsEngineConfig, digest
 from pipeline.dialogue import ModelUse
 from pipeline.errors import ConfigError
 from pipeline.licences import check_licences
+from pipeline.listening_sections import AsrConfig, RecognizerConfig
 from pipeline.plan import Unit
 from pipeline.shards.store import Manifest, RunFolder
-from pipeline.stages import cast, judge, listen, pack, speak
+from pipeline.stages import cast, judge, listen, pack, repair, rephrase, speak
 from pipeline.stages.cast import Casting
+from pipeline.stages.likeness import References
+from pipeline.stages.listen import Listener
 from pipeline.stages.pack import Origin
+from pipeline.stages.rephrase import LlmRephraser
 from pipeline.stages.replies import Ledger
 from pipeline.stages.speak import Speaking
 from pipeline.stages.studio import Progress, Studio
 from pipeline.stages.write import TextProgress, TextStage, text_digest_parts
 from pipeline.text.rates import warm
+from prompts import load as load_prompt
 from speakers import load_library
 
 EMBEDDED = "gemma-3-270m"
@@ -119,16 +126,30 @@ def make_job(config: Config, root: Path) -> Job:
     heard = dict.fromkeys(voice for group in casting.voices.values() for voice in group)
     check_licences(config, heard, writer_models + speech_models)
     content = config.content()
-    text = digest(*text_digest_parts(config), _plain(writer_models))
-    speech_keys = {key: content[key] for key in ("cast", "tts", "audio", "watermark", "asr", "quality")}
-    versions = [cast.VERSION, speak.VERSION, listen.VERSION, pack.VERSION]
+    text = digest(*text_digest_parts(config), _plain(writer_models if config.llm_steps else ()))
+    speech_keys = {key: content[key] for key in ("cast", "tts", "audio", "watermark", "asr", "quality", "repair")}
+    versions = [cast.VERSION, speak.VERSION, listen.VERSION, pack.VERSION, repair.VERSION]
     digests = {
         "text": text,
-        "speech": digest(versions, speech_keys, library.digest, _plain(speech_models)),
+        "speech": digest(
+            versions, speech_keys, library.digest, _plain(speech_models), *_rephrased(config, writer_models)
+        ),
         "judge": digest(judge.VERSION, content["judge"]),
     }
     origin = Origin(f"speechchat {__version__}", digests, writer_models + speech_models)
     return Job(config, root, origin, library.digest)
+
+
+def rephrases(config: Config) -> bool:
+    return "rephrase" in config.repair.ladder
+
+
+def _rephrased(config: Config, writers: tuple[ModelUse, ...]) -> Iterator[object]:
+    """What speech depends on where the LLM may say a turn in other words."""
+    if rephrases(config):
+        content = config.content()
+        prompts = {language: load_prompt("rephrase", language).digest for language in config.active_languages}
+        yield [rephrase.VERSION, prompts, content["writer"], content["text"], _plain(writers)]
 
 
 def _seen_from_anywhere(config: Config) -> Config:
@@ -154,10 +175,19 @@ def _seen_from_anywhere(config: Config) -> Config:
             "writer": config.writer.model_copy(update=writer),
             "cast": config.cast.model_copy(update={"library": voices}),
             "tts": config.tts.model_copy(update={"engines": engines}),
-            "asr": config.asr.model_copy(update={"model_path": _placed(config.asr.model_path)}),
+            "asr": _placed_asr(config.asr),
             "watermark": config.watermark.model_copy(update=mark),
         }
     )
+
+
+def _placed_asr(asr: AsrConfig) -> AsrConfig:
+    def placed(section: RecognizerConfig) -> RecognizerConfig:
+        return section.model_copy(update={"model_path": _placed(section.model_path)})
+
+    own = {language: placed(section) for language, section in asr.by_language.items()}
+    update = {"model_path": _placed(asr.model_path), "by_language": own, "second": asr.second and placed(asr.second)}
+    return asr.model_copy(update=update)
 
 
 def _placed(path: Path | None) -> Path | None:
@@ -167,13 +197,14 @@ def _placed(path: Path | None) -> Path | None:
 def writer_uses(config: Config) -> tuple[ModelUse, ...]:
     """The LLMs that write and review. Raises ConfigError where one is named that nobody serves, ModelError."""
     writer, review = config.writer, config.text.review
+    asked = bool(config.llm_steps) or rephrases(config)
     if config.embedded:
         if writer.model != EMBEDDED:
             raise ConfigError(f"writer.model={writer.model!r} needs writer.base_url: without it {EMBEDDED} writes")
-        uses = {writer.model: models.uses(EMBEDDED, "writer", writer.model_path)} if config.llm_steps else {}
+        uses = {writer.model: models.uses(EMBEDDED, "writer", writer.model_path)} if asked else {}
     else:
         names = sorted({item.model for item in writer.endpoints.values()}) or [writer.model]
-        uses = {name: _served("writer", name) for name in names if config.llm_steps}
+        uses = {name: _served("writer", name) for name in names if asked}
     if review.enabled and (review.base_url or review.model):
         name = review.model or writer.model
         uses.setdefault(name, _served("reviewer", name))
@@ -189,25 +220,35 @@ def _plain(uses: tuple[ModelUse, ...]) -> list[dict[str, str]]:
 
 
 @asynccontextmanager
-async def open_text(job: Job) -> AsyncIterator[TextStage]:
-    """The text stage of one worker; without an endpoint in the configuration it starts the embedded one beside it."""
+async def open_writer(job: Job, asks: bool) -> AsyncIterator[tuple[Writer, Ledger | None]]:
+    """The LLM of one worker, and the run's ledger where there is a budget. asks: whether the LLM will be asked at all:
+    then, without an endpoint in the configuration, the embedded one is started."""
     # Here and not above: the client takes seconds to import, and only a worker that writes needs it.
     from pipeline.backends.llm.openai import make_writer
 
     config = job.config
-    concurrency = writing_slots(config)
     async with AsyncExitStack() as stack:
-        stack.enter_context(job.folder.worker_lock())
+        ledger = None
+        if config.writer.budget:
+            ledger = Ledger(job.folder.ledger, config.writer.budget, 2 * config.writer.timeout)
+            stack.callback(ledger.close)
         served = None
-        if config.embedded and config.llm_steps:
+        if config.embedded and asks:
             model = models.main_file(EMBEDDED, config.writer.model_path)
             served = stack.enter_context(contextlib.closing(EmbeddedServer(model))).base_url, request_extras
         writer = make_writer(config, served)
         stack.push_async_callback(writer.close)
-        ledger = (
-            Ledger(job.folder.ledger, config.writer.budget, 2 * config.writer.timeout) if config.writer.budget else None
-        )
-        stage = TextStage(config, writer, job.folder, ledger, concurrency)
+        yield writer, ledger
+
+
+@asynccontextmanager
+async def open_text(job: Job) -> AsyncIterator[TextStage]:
+    """The text stage of one worker, with its writer."""
+    config = job.config
+    async with AsyncExitStack() as stack:
+        stack.enter_context(job.folder.worker_lock())
+        writer, ledger = await stack.enter_async_context(open_writer(job, bool(config.llm_steps)))
+        stage = TextStage(config, writer, job.folder, ledger, writing_slots(config))
         notes = _Notes(stage)
         logging.getLogger("speechchat").addHandler(notes)
         stack.callback(logging.getLogger("speechchat").removeHandler, notes)
@@ -252,10 +293,17 @@ def _batch(section: TtsEngineConfig) -> int:
     return section.batch or (GPU_BATCH if section.kind == "coqui" and section.device != "cpu" else 1)
 
 
-def open_studio(job: Job) -> tuple[Studio, BinaryIO]:
-    """A studio with its models, and the lock that says that it may write to the run."""
+def open_studio(job: Job) -> tuple[Studio, ExitStack]:
+    """A studio with its models, and what is to be closed after it: its engines, and the lock that says that it may
+    write to the run."""
+    with ExitStack() as stack:
+        stack.enter_context(job.folder.worker_lock())
+        studio = _studio(job, stack)
+        return studio, stack.pop_all()
+
+
+def _studio(job: Job, stack: ExitStack) -> Studio:
     config, library = job.config, load_library(job.config.cast.library)
-    lock = job.folder.worker_lock()
     for language in config.active_languages:
         warm(language)
     if job.voices and library.digest != job.voices:
@@ -266,6 +314,7 @@ def open_studio(job: Job) -> tuple[Studio, BinaryIO]:
         )
     casting = Casting(config, library)
     router = backends.make_synthesizer(config)
+    stack.callback(router.close)
     for language, voices in casting.voices.items():
         for voice in voices:
             unfit = router.unfit(voice, language)
@@ -274,16 +323,42 @@ def open_studio(job: Job) -> tuple[Studio, BinaryIO]:
                     f"cast.library: voice {voice.id!r} of tts.engines.{voice.engine} cannot speak {language} "
                     f"({unfit}); name others in cast.users and cast.agents, or take it out of the library"
                 )
+    listener = _listener(config, casting, stack)
     if not all(map(router.stochastic, casting.engines)) and len(set(config.tts.speeds)) < len(config.tts.speeds):
         certain = next(name for name in casting.engines if not router.stochastic(name))
         raise ConfigError(f"tts.speeds: {certain} knows no chance, so the same speed twice is the same take twice")
-    studio = Studio(
+    return Studio(
         config,
         job.folder,
         casting,
         Speaking(router, config, backends.make_vad(config), backends.make_watermark(config)),
-        backends.make_recognizer(config),
-        backends.make_quality(config),
+        listener,
         job.origin,
+        _rephraser(job, stack),
     )
-    return studio, lock
+
+
+def _listener(config: Config, casting: Casting, stack: ExitStack) -> Listener:
+    """Its recognisers are closed with `stack`."""
+    recognizer = backends.make_recognizer(config)
+    stack.callback(close, recognizer)
+    second = backends.make_second(config)
+    if second is not None:
+        stack.callback(close, second)
+    encoder = backends.make_encoder(config)
+    heard = dict.fromkeys(voice for group in casting.voices.values() for voice in group)
+    return Listener(
+        config,
+        recognizer,
+        second,
+        backends.make_quality(config),
+        encoder,
+        References(heard, config.cast.library, encoder) if encoder else None,
+    )
+
+
+def _rephraser(job: Job, stack: ExitStack) -> LlmRephraser | None:
+    """None where the ladder has no such rung; otherwise closed with `stack`."""
+    if not rephrases(job.config):
+        return None
+    return stack.enter_context(contextlib.closing(LlmRephraser(job.config, job.folder, lambda: open_writer(job, True))))

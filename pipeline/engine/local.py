@@ -110,11 +110,11 @@ class _Session:
     def _open_studio(self) -> Studio:
         if self._studio is None:
             try:
-                self._studio, lock = open_studio(self._job)
+                self._studio, held = open_studio(self._job)
             except Exception:
                 self._hopeless = True  # no unit is to blame for what keeps all of them from being spoken
                 raise
-            self._stack.enter_context(lock)
+            self._stack.enter_context(held)
         return self._studio
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from itertools import chain, islice
+from itertools import chain, islice, product
+from multiprocessing import util
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
@@ -21,69 +25,148 @@ Result = TypeVar("Result")
 Outcomes = Generator[tuple[Item, Result | Exception], None, None]
 
 
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """A process that starts in here does its algebra in one thread: the others have the other CPUs."""
+    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    os.environ.update(dict.fromkeys(before, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def each(work: Callable[[Item], Result], items: Iterable[Item], engine: EngineConfig) -> Outcomes[Item, Result]:
     """(item, what work made of it or the exception that it raised), as they are done. Close it where it is left early.
 
     engine.kind says where; engine.studios bounds the processes of this machine. work and items are picklable. Raises
     RunIncomplete if a process was killed from outside: what it had in hand is not done.
+
+    What was done when Ctrl-C came is still given, before KeyboardInterrupt is raised; what is in hand is dropped at
+    once. Where Ctrl-C finds the caller, `finished` has the rest.
     """
+    return each_together(work, ((item,) for item in items), engine)
+
+
+def each_together(
+    work: Callable[[Item], Result], groups: Iterable[Sequence[Item]], engine: EngineConfig
+) -> Outcomes[Item, Result]:
+    """As `each`, where the items of a group go to one process, one after the other.
+
+    On Ray a group is one task: its items are done together, and an exception is that of all of them.
+    """
+    waiting = iter(groups)
     if engine.kind == "ray":
-        yield from _on_ray(work, iter(items), engine)
+        yield from _on_ray(work, waiting, engine)
         return
-    waiting = iter(items)
     first = list(islice(waiting, engine.studios or _cpus()))
-    if first:
+    if len(first) == 1:
+        yield from _in_turn(work, chain(first, waiting))
+    elif first:
         yield from _here(work, chain(first, waiting), len(first))
+
+
+def finished(outcomes: Outcomes[Item, Result]) -> Iterator[tuple[Item, Result | Exception]]:
+    """After a KeyboardInterrupt, wherever it was raised: what was done and not given yet. Ends the work."""
+    with contextlib.suppress(KeyboardInterrupt, StopIteration):
+        found = outcomes.throw(KeyboardInterrupt())
+        while True:
+            yield found
+            found = next(outcomes)
 
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _here(work: Callable[[Item], Result], waiting: Iterator[Item], workers: int) -> Outcomes[Item, Result]:
-    pool: Executor
-    if workers == 1:
-        pool = ThreadPoolExecutor(1)  # a process would spend seconds on its imports
-    else:
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+def _in_turn(work: Callable[[Item], Result], groups: Iterator[Sequence[Item]]) -> Outcomes[Item, Result]:
+    """In this process, as another one would spend seconds on its imports."""
+    for item in chain.from_iterable(groups):
+        try:
+            outcome: Result | Exception = work(item)
+        except Exception as error:  # noqa: BLE001  the caller's to judge
+            outcome = error
+        yield item, outcome
+
+
+def _here(work: Callable[[Item], Result], groups: Iterator[Sequence[Item]], workers: int) -> Outcomes[Item, Result]:
+    context = multiprocessing.get_context("spawn")
+    life, end = context.Pipe(duplex=False)
+    # Each by itself, so that it is known which of them has a group.
+    pools = [ProcessPoolExecutor(1, context, initializer=_begin, initargs=(life,)) for _ in range(workers)]
+    running: dict[Future[Result], tuple[Executor, Item]] = {}
     try:
-        running: dict[Future[Any], Item] = {}
         while True:
-            # A few ahead, so that no process waits for the driver, and no more: a plan may be long.
-            while len(running) < 2 * workers and (item := next(waiting, None)) is not None:
-                running[pool.submit(work, item)] = item
+            load = Counter(pool for pool, _ in running.values())
+            # Each has work first, and then one ahead, so that none waits for the driver; no more: a plan may be long.
+            for room, pool in product((1, 2), pools):
+                while load[pool] < room and (group := next(groups, None)) is not None:
+                    load[pool] += len(group)
+                    with _deaf_children():
+                        running.update({pool.submit(work, item): (pool, item) for item in group})
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                error = future.exception()
-                if isinstance(error, BrokenProcessPool) or not isinstance(error, Exception | None):
-                    raise error
-                yield running.pop(future), error or future.result()
-    except BrokenProcessPool:
+                yield running[future][1], _outcome(future)
+                del running[future]
+    except (KeyboardInterrupt, BrokenProcessPool) as stop:
+        for future, (_, item) in running.items():
+            if future.done() and not isinstance(future.exception(), BrokenProcessPool):
+                yield item, _outcome(future)
+        if isinstance(stop, KeyboardInterrupt):
+            raise
         raise RunIncomplete(
             "a worker process was killed (out of memory?); what is finished is kept: run the same command again, with "
             "engine.studios=1 if it happens again"
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        end.close()  # they end at once
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+        life.close()
 
 
-def _begin() -> None:
-    """A worker leaves Ctrl-C to the driver, and does not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _outcome(future: Future[Any]) -> Any:
+    """Raises what is no exception of the work's."""
+    error = future.exception()
+    if isinstance(error, Exception) and not isinstance(error, BrokenProcessPool):
+        return error
+    return future.result()
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """A process that starts in here hears no Ctrl-C: it is for the driver, and would be answered by a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(life: Connection) -> None:
+    """A worker does not outlive its driver, nor the work."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_follow, args=([parent.sentinel, life],), daemon=True).start()
 
 
-def _follow(sentinel: int) -> None:
-    wait_for([sentinel])
+def _follow(ends: list[Any]) -> None:
+    wait_for(ends)
+    # The locks that libraries made here, tqdm does, are else told to the user as leaked.
+    util._run_finalizers(0)  # type: ignore[attr-defined]
     os._exit(1)  # nothing is lost: what is not published does not exist
 
 
-def _on_ray(work: Callable[[Item], Result], waiting: Iterator[Item], engine: EngineConfig) -> Outcomes[Item, Result]:
+def _on_ray(
+    work: Callable[[Item], Result], groups: Iterator[Sequence[Item]], engine: EngineConfig
+) -> Outcomes[Item, Result]:
     import ray
     from ray.exceptions import RayError, RayTaskError
 
@@ -94,23 +177,34 @@ def _on_ray(work: Callable[[Item], Result], waiting: Iterator[Item], engine: Eng
         connect(engine)
     task = ray.remote(_call).options(num_cpus=1, max_retries=engine.tries - 1)
     shared = ray.put(work)  # it may hold the checksums of many recordings
-    running: dict[Any, Item] = {}
+
+    def outcomes(reference: Any, group: Sequence[Item]) -> Sequence[Result | Exception]:
+        try:
+            results: Sequence[Result] = ray.get(reference)
+        except RayTaskError as error:
+            return [error.cause if isinstance(error.cause, SpeechchatError) else error] * len(group)
+        except RayError as error:
+            lost = RunIncomplete(f"its worker died each time: {' '.join(str(error).split())[:200]}")
+            return [lost] * len(group)
+        return results
+
+    running: dict[Any, Sequence[Item]] = {}
     try:
         while True:
             room = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-            while len(running) < room and (item := next(waiting, None)) is not None:
-                running[task.remote(shared, item)] = item
+            while len(running) < room and (group := next(groups, None)) is not None:
+                running[task.remote(shared, group)] = group
             if not running:
                 return
             done, _ = ray.wait(list(running), timeout=1.0)
             for reference in done:
-                item = running.pop(reference)
-                try:
-                    yield item, ray.get(reference)
-                except RayTaskError as error:
-                    yield item, error.cause if isinstance(error.cause, SpeechchatError) else error
-                except RayError as error:
-                    yield item, RunIncomplete(f"its worker died each time: {' '.join(str(error).split())[:200]}")
+                yield from zip(running[reference], outcomes(reference, running[reference]), strict=True)
+                del running[reference]
+    except KeyboardInterrupt:
+        ready, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
+        for reference in ready:
+            yield from zip(running[reference], outcomes(reference, running[reference]), strict=True)
+        raise
     finally:
         for reference in running:
             ray.cancel(reference)
@@ -118,5 +212,5 @@ def _on_ray(work: Callable[[Item], Result], waiting: Iterator[Item], engine: Eng
             ray.shutdown()
 
 
-def _call(work: Callable[[Item], Result], item: Item) -> Result:
-    return work(item)
+def _call(work: Callable[[Item], Result], group: Sequence[Item]) -> list[Result]:
+    return [work(item) for item in group]

@@ -71,7 +71,7 @@ class StudioActor:
         self._studio: Any = None
 
     def open(self) -> None:
-        self._studio, self._lock = open_studio(self._job)
+        self._studio, self._held = open_studio(self._job)
 
     def run(self, unit: Unit, poisoned: dict[str, str]) -> tuple[Manifest, Progress]:
         return self._studio.run(unit, poisoned)

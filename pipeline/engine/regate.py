@@ -17,7 +17,7 @@ from pipeline.engine.run import Frozen, freeze, load_frozen, require_place, writ
 from pipeline.errors import ConfigError, DataError, RunFolderError
 from pipeline.plan import Unit, plan_units
 from pipeline.shards.format import Encoded
-from pipeline.shards.reader import read_rejects, read_unit
+from pipeline.shards.reader import read_rejects, read_takes, read_unit
 from pipeline.shards.stats import Stats
 from pipeline.shards.store import Manifest, RunFolder, publish, storage_errors
 from pipeline.shards.verify import check_file
@@ -85,17 +85,20 @@ def _regate_unit(old: RunFolder, new: RunFolder, unit: Unit, manifest: Manifest,
             rejects[reject.id] = reject
         else:
             clips[reject.id] = encoded
+    takes = read_takes(old, manifest)
     with UnitWriter(new, unit) as writer:
         for planned in unit.dialogues:
+            kept = keeps_clips(planned.id, job.config.judge)
+            others = takes.get(planned.id, ()) if kept else ()
             if planned.id in rejects:
-                writer.reject(rejects[planned.id])
+                writer.reject(rejects[planned.id], takes=others)
                 continue
             encoded = _rejudged(clips[planned.id], job)
             refused = judge_turns(planned.id, planned.language, encoded.sample.turns, job.config.judge)
             if refused is None:
                 writer.accept(encoded)
             else:
-                writer.reject(refused, encoded if keeps_clips(planned.id, job.config.judge) else None)
+                writer.reject(refused, encoded if kept else None, others)
         return writer.commit(job.origin.digests)
 
 

@@ -30,10 +30,14 @@ from pipeline.stages.studio import Progress
 
 
 class Frozen(Record):
-    """What RUN/config.yaml says beside the configuration: the stages' digests and the models that were used."""
+    """What RUN/config.yaml says beside the configuration: the stages' digests and the models that were used.
+
+    voices: digest of the voice library, "" where none spoke, or an older program froze it.
+    """
 
     digests: dict[str, str]
     models: tuple[ModelUse, ...]
+    voices: str = ""
 
 
 def run(config: Config, out: Path, observer: Observer, until: Literal["write"] | None = None) -> Stats:
@@ -121,7 +125,7 @@ def engine(config: Config) -> Engine:
 def freeze(job: Job) -> None:
     """Write RUN/config.yaml, or check that the run there is this one (more dialogues are welcome)."""
     folder, config = job.folder, job.config
-    frozen = Frozen(digests=job.origin.digests, models=job.origin.models)
+    frozen = Frozen(digests=job.origin.digests, models=job.origin.models, voices=job.voices)
     if folder.config.exists() and _begun(folder):
         old_config, old = load_frozen(folder)
         _match(folder, old_config, old, config, frozen)
@@ -193,7 +197,7 @@ def _match(folder: RunFolder, old_config: Config, old: Frozen, config: Config, n
     if stages:
         raise RunMismatchError(
             f"{folder.root}: the keys are the same, but {', '.join(stages)} would come out differently: "
-            f"{_model_changes(old, new)}. Choose another --out"
+            f"{_changes(old, new, config)}. Choose another --out"
         )
 
 
@@ -203,7 +207,8 @@ def _regate_hint(folder: RunFolder, differing: list[str]) -> str:
     return ""
 
 
-def _model_changes(old: Frozen, new: Frozen) -> str:
+def _changes(old: Frozen, new: Frozen, config: Config) -> str:
+    """What may have changed the digests though the configuration is the same."""
     before = {item.role: item for item in old.models}
     changed = [
         f"the {item.role} model was {before[item.role].name} {before[item.role].sha256[:12]} "
@@ -211,7 +216,13 @@ def _model_changes(old: Frozen, new: Frozen) -> str:
         for item in new.models
         if item.role in before and before[item.role] != item
     ]
-    return "; ".join(changed) or "prompts, voices, corpus or the program itself changed"
+    if old.voices and old.voices != new.voices:
+        place = config.cast.library or "the shipped ones"
+        changed.append(
+            f"cast.library: {place}: the library of voices was {old.voices} and is {new.voices}: put the old one back"
+        )
+    known = "" if old.voices else "voices, "
+    return "; ".join(changed) or f"prompts, {known}corpus or the program itself changed"
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

@@ -10,10 +10,9 @@ OUT/index.html        the page to look and listen (voice_page.py), and OUT/map.p
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -22,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.engine.pool import each
+from pipeline.engine.pool import each_together, finished, one_thread_each
 from pipeline.engine.voice_figures import figures
-from pipeline.engine.voice_measure import Bench, Item, Keys, Measured, kin, measure_kin
+from pipeline.engine.voice_measure import Bench, Item, Keys, Measured, kin, measure
 from pipeline.engine.voice_page import write_page
 from pipeline.engine.voice_plan import Limits, Plan
 from pipeline.errors import ConfigError, DataError
@@ -37,7 +36,7 @@ from speakers.sentences import Use
 SAVE = 15.0
 """Seconds after which what was measured is saved: this much is lost if the driver is killed."""
 KIN = 3
-"""Voices that a process measures at a time, at most."""
+"""Voices that a process is given at a time, at most."""
 _EMBEDDINGS: Mapping[Use, str] = {"embed": "embedding", "check": "embedding_check", "more": "embedding_more"}
 _RATES = ("wer", "cer", "per")
 
@@ -120,42 +119,36 @@ def _measure_rest(
     bench: Bench, todo: list[Item], count: int, measured: dict[str, Measured], save: Callable[[], None], tell: Tell
 ) -> None:
     """Adds to `measured`. What the first voice that cannot be measured raises ends it. count: voices of the plan."""
+
+    def keep(item: Item, outcome: Measured | Exception) -> float:
+        if isinstance(outcome, Exception):
+            raise outcome
+        measured[item.voice.id] = outcome
+        return outcome.cpu
+
     done, saved, cpu = count - len(todo), time.monotonic(), 0.0
     tell(done, count, cpu)
     # Kin go to one process, a few at a time, so that it can use one clip for several.
     groups = [batch for _, group in groupby(sorted(todo, key=kin), key=kin) for batch in _batched(group)]
-    with _one_thread_each(), closing(each(partial(measure_kin, bench), groups, bench.config.engine)) as outcomes:
-        for items, outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
-            for item, found in zip(items, outcome, strict=True):
-                measured[item.voice.id] = found
-                done, cpu = done + 1, cpu + found.cpu
-            tell(done, count, cpu)
-            if time.monotonic() - saved > SAVE:
-                save()
-                saved = time.monotonic()
+    with one_thread_each(), closing(each_together(partial(measure, bench), groups, bench.config.engine)) as outcomes:
+        try:
+            for item, outcome in outcomes:
+                done, cpu = done + 1, cpu + keep(item, outcome)
+                tell(done, count, cpu)
+                if time.monotonic() - saved > SAVE:
+                    save()
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            for item, outcome in finished(outcomes):
+                if isinstance(outcome, Measured):
+                    keep(item, outcome)
+            raise
 
 
 def _batched(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
     waiting = iter(items)
     while batch := tuple(islice(waiting, KIN)):
         yield batch
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """A process that starts in here does its algebra in one thread: the others have the other CPUs."""
-    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    os.environ.update(dict.fromkeys(before, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _row(voice: Voice, item: Measured, plan: Plan) -> dict[str, Any]:

@@ -106,11 +106,6 @@ def kin(item: Item) -> tuple[str, ...]:
     return item.voice.engine, item.voice.languages[0], item.voice.accent, canonical(recipe)
 
 
-def measure_kin(bench: Bench, items: Sequence[Item]) -> list[Measured]:
-    """Each item, measured. Raises as `measure`."""
-    return [measure(bench, item) for item in items]
-
-
 def measure(bench: Bench, item: Item) -> Measured:
     """Let the voice speak, and listen. Writes CLIPS/ID.flac. Raises ConfigError, ModelError, EndpointError, OSError."""
     started = time.process_time()
@@ -235,7 +230,8 @@ class _Tools:
 
     def _transcribe(self, clips: list[Clip], language: Language) -> str:
         wanted = [audio.resample(clip, self._recognizer.rate) for clip in clips]
-        return " ".join(item.text for item in self._recognizer.transcribe(wanted, [language] * len(clips)))
+        heard = self._recognizer.transcribe(wanted, [language] * len(clips), careful=True)
+        return " ".join(item.text for item in heard)
 
     def mos(self, raw: list[Clip]) -> float | None:
         if self._quality is None or not raw:

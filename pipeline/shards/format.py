@@ -14,10 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dialogue import Sample
+from pipeline.dialogue import Role, Sample
 from pipeline.shards.store import PendingFile
 
-MANIFEST_VERSION = 1
 MEMBERS = ("json", "user.flac", "assistant.flac")
 
 
@@ -39,6 +38,18 @@ def sample_json(sample: Sample) -> bytes:
 
 
 @dataclass(frozen=True)
+class TakeClip:
+    """The clip of a take that is not the kept one of its turn. turn, take: 0-based; flac: mono, at the rate it has."""
+
+    turn: int
+    take: int
+    flac: bytes
+
+    def name(self, key: str) -> str:
+        return f"{key}.{self.turn:02d}-{self.take:02d}.flac"
+
+
+@dataclass(frozen=True)
 class Member:
     """Where a member's payload lies in its tar. checksum: CRC-32 of the payload."""
 
@@ -49,27 +60,28 @@ class Member:
 
 
 class TarWriter:
-    """Samples into a pending tar, telling where each member came to lie."""
+    """Samples, or clips of takes, into a pending tar, telling where each member came to lie."""
 
     def __init__(self, file: PendingFile):
         # tarfile asks of its file object no more than write and tell.
         self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
 
     def add(self, encoded: Encoded) -> tuple[Member, ...]:
-        members = []
-        for suffix, data in encoded.members():
-            info = tarfile.TarInfo(f"{encoded.sample.key}.{suffix}")
-            info.size = len(data)
-            info.mode = 0o644
-            offset = self._tar.offset + tarfile.BLOCKSIZE
-            self._tar.addfile(info, io.BytesIO(data))
-            members.append(Member(info.name, offset, len(data), zlib.crc32(data)))
-        return tuple(members)
+        return tuple(self.add_file(f"{encoded.sample.key}.{suffix}", data) for suffix, data in encoded.members())
+
+    def add_file(self, name: str, data: bytes) -> Member:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        info.mode = 0o644
+        offset = self._tar.offset + tarfile.BLOCKSIZE
+        self._tar.addfile(info, io.BytesIO(data))
+        return Member(info.name, offset, len(data), zlib.crc32(data))
 
     def close(self) -> None:
         self._tar.close()
 
 
+ROLES: tuple[Role, Role] = ("user", "assistant")
 INDEX_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -81,6 +93,16 @@ INDEX_SCHEMA = pa.schema(
         ("llm_turns", pa.int32()),
         ("user_voice", pa.string()),
         ("assistant_voice", pa.string()),
+        *[
+            (f"{role}_{field}", kind)
+            for role in ROLES
+            for field, kind in (
+                ("first_voice", pa.string()),
+                ("first_engine", pa.string()),
+                ("turns", pa.int32()),
+                ("first_passed", pa.int32()),
+            )
+        ],
         ("metric", pa.string()),
         ("error_rate_mean", pa.float64()),
         ("error_rate_max", pa.float64()),
@@ -98,7 +120,10 @@ INDEX_SCHEMA = pa.schema(
 
 
 def index_row(sample: Sample, members: tuple[Member, ...]) -> dict[str, Any]:
-    """One row of the index: what a viewer filters, a reader seeks and statistics add up."""
+    """One row of the index: what a viewer filters, a reader seeks and statistics add up.
+
+    first_voice, first_engine: who spoke the first takes of a role; first_passed: those of its turns that passed then.
+    """
     voices = {voice.role: voice.id for voice in sample.voices}
     rates = [turn.error_rate for turn in sample.turns]
     mos = [score.value for turn in sample.turns for score in turn.scores if score.name == "mos_ovr"]
@@ -112,6 +137,7 @@ def index_row(sample: Sample, members: tuple[Member, ...]) -> dict[str, Any]:
         "llm_turns": sum(turn.author == "llm" for turn in sample.turns),
         "user_voice": voices["user"],
         "assistant_voice": voices["assistant"],
+        **{key: value for role in ROLES for key, value in _first_takes(sample, role).items()},
         "metric": sample.turns[0].metric,
         "error_rate_mean": sum(rates) / len(rates),
         "error_rate_max": max(rates),
@@ -125,7 +151,18 @@ def index_row(sample: Sample, members: tuple[Member, ...]) -> dict[str, Any]:
     return row
 
 
-def speech_seconds(sample: Sample, role: str) -> float:
+def _first_takes(sample: Sample, role: Role) -> dict[str, Any]:
+    turns = [turn for turn in sample.turns if turn.role == role]
+    first = [turn.takes[0] for turn in turns if turn.takes]
+    return {
+        f"{role}_first_voice": first[0].voice if first else "",
+        f"{role}_first_engine": first[0].engine if first else "",
+        f"{role}_turns": len(turns),
+        f"{role}_first_passed": sum(not take.reason for take in first),
+    }
+
+
+def speech_seconds(sample: Sample, role: Role) -> float:
     return sum(turn.end - turn.start for turn in sample.turns if turn.role == role)
 
 

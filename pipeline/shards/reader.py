@@ -6,6 +6,7 @@ The stream goes through plain `webdataset`; nothing in it needs more than what a
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline import audio
 from pipeline.dialogue import Language, Reject, Role, Sample
 from pipeline.errors import DataError, UsageError
-from pipeline.shards.format import MEMBERS, Encoded
+from pipeline.shards.format import MEMBERS, Encoded, TakeClip
 from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.tars import walk_tar
+
+_TAKE = re.compile(r"([^.]+)\.(\d{2,})-(\d{2,})\.flac")
 
 
 @dataclass(frozen=True)
@@ -85,26 +91,67 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def read_rejects(folder: RunFolder, manifest: Manifest) -> list[tuple[Reject, Encoded | None]]:
-    """The rejected dialogues of a unit with the clips that were kept, in the order of the plan."""
-    fact = manifest.file(f"rejects/{manifest.unit // 1000:03d}/unit-{manifest.unit:06d}.jsonl")
-    if fact is None:
+def read_reject_list(folder: RunFolder, manifest: Manifest) -> list[Reject]:
+    """The rejected dialogues of a unit in the order of the plan. Raises DataError."""
+    path = folder.rejects(manifest.unit)
+    if not manifest.file(folder.relative(path)):
         return []
-    path = folder.root / fact.path
     try:
-        rejects = [Reject.model_validate_json(line) for line in path.read_bytes().splitlines()]
+        return [Reject.model_validate_json(line) for line in path.read_bytes().splitlines()]
     except (FileNotFoundError, ValueError) as error:
         raise DataError(f"{path}: not a readable list of rejects: {one_line(error)}") from None
+
+
+def read_rejects(folder: RunFolder, manifest: Manifest) -> list[tuple[Reject, Encoded | None]]:
+    """The rejected dialogues of a unit with the clips that were kept, in the order of the plan."""
+    rejects = read_reject_list(folder, manifest)
     clips: dict[str, Encoded] = {}
     if any(reject.clips for reject in rejects):
         clips = {item.sample.key: item for item in read_tar(folder.reject_clips(manifest.unit))}
     return [(reject, clips.get(reject.id)) for reject in rejects]
 
 
+def read_takes(folder: RunFolder, manifest: Manifest) -> dict[str, tuple[TakeClip, ...]]:
+    """The kept clips of takes of a unit's rejected dialogues, by id, each in the order of turn and take; without those
+    that the dialogue's tracks are made of. Raises DataError."""
+    path = folder.reject_takes(manifest.unit)
+    clips: dict[str, tuple[TakeClip, ...]] = {}
+    if manifest.file(folder.relative(path)):
+        for key, clip in walk_takes(path):
+            clips[key] = (*clips.get(key, ()), clip)
+    return clips
+
+
+def walk_takes(path: Path) -> Iterator[tuple[str, TakeClip]]:
+    """(id, clip) of each member of a tar of takes. Raises DataError for any structure that is not one's."""
+    for member, data in walk_tar(path):
+        match = _TAKE.fullmatch(member.name)
+        if match is None:
+            raise DataError(f"{path}: member {member.name!r} where KEY.TURN-TAKE.flac belongs")
+        yield match[1], TakeClip(int(match[2]), int(match[3]), data)
+
+
 def read_unit(folder: RunFolder, manifest: Manifest) -> Iterator[Encoded]:
     """The accepted samples of a unit."""
     if manifest.accepted:
         yield from read_tar(folder.shard(manifest.unit, manifest.split))
+
+
+def read_samples(folder: RunFolder, manifest: Manifest) -> Iterator[Sample]:
+    """The accepted samples of a unit without their tracks, which are not read. Raises DataError."""
+    if not manifest.accepted:
+        return
+    path, index = (place(manifest.unit, manifest.split) for place in (folder.shard, folder.index))
+    try:
+        rows = pq.ParquetFile(index).read(columns=["json_offset", "json_size"]).to_pylist()
+        with path.open("rb") as file:
+            for row in rows:
+                file.seek(row["json_offset"])
+                yield Sample.model_validate_json(file.read(row["json_size"]))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}: not readable with its index: {one_line(error)}; `speechchat verify {folder.root}` says more"
+        ) from None
 
 
 def shard_paths(run: Path | str, split: str = "train") -> list[Path]:

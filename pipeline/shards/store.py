@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from pydantic import ValidationError
 
 from pipeline.dialogue import Language, Record, Split
 from pipeline.errors import DataError, RunFolderError, StorageError
+from pipeline.shards.tally import LengthSum, RefusalSum, RepairSum
 
+MANIFEST_VERSION = 2
 TEMPORARY = ".tmp"
 
 
@@ -42,7 +45,11 @@ class RateSum(Record):
 
 
 class Manifest(Record):
-    """What a finished unit holds; its file is the proof that the unit is there. Durations are seconds."""
+    """What a finished unit holds; its file is the proof that the unit is there. Durations are seconds.
+
+    languages: accepted dialogues; rejected_languages: the others. takes: clips of takes that were not kept. repairs,
+    lengths, refusals: over all turns that were spoken, of accepted and of rejected dialogues.
+    """
 
     version: int
     unit: int
@@ -51,6 +58,8 @@ class Manifest(Record):
     accepted: int
     rejected: dict[str, int]
     languages: dict[str, int]
+    rejected_languages: dict[str, int]
+    takes: int
     turns: int
     llm_turns: int
     retaken_turns: int
@@ -58,6 +67,9 @@ class Manifest(Record):
     user_seconds: float
     assistant_seconds: float
     error_rates: tuple[RateSum, ...]
+    repairs: tuple[RepairSum, ...]
+    lengths: tuple[LengthSum, ...]
+    refusals: tuple[RefusalSum, ...]
     text_digest: str
     speech_digest: str
     judge_digest: str
@@ -115,6 +127,10 @@ class RunFolder:
     def reject_clips(self, unit: int) -> Path:
         return self.root / "rejects" / _name(unit, ".tar")
 
+    def reject_takes(self, unit: int) -> Path:
+        """Clips of takes of rejected dialogues, beside those that their tracks are made of."""
+        return self.root / "rejects" / _name(unit, ".takes.tar")
+
     def quarantine(self, unit: int) -> Path:
         return self.root / "quarantine" / _name(unit, ".json")
 
@@ -129,29 +145,23 @@ class RunFolder:
         return self
 
     def load_manifest(self, unit: int, split: Split) -> Manifest | None:
-        """The manifest, or None if the unit is not there. Raises DataError naming a file that is damaged."""
-        path = self.manifest(unit, split)
+        """The manifest, or None if the unit is not there. Raises DataError naming a file that is damaged, or that
+        another version of the program wrote."""
         try:
-            return Manifest.model_validate_json(path.read_bytes())
+            return _load_manifest(self.manifest(unit, split))
         except FileNotFoundError:
             return None
-        except ValidationError as error:
-            raise DataError(f"{path}: not a manifest: {error.errors()[0]['msg']}; remove it and run again") from None
 
     def manifests(self) -> Iterator[Manifest]:
         """Every finished unit, in the order of units."""
         paths = sorted((self.root / "shards").glob("*/*/unit-*.json"), key=lambda path: path.name)
         for path in paths:
-            try:
-                yield Manifest.model_validate_json(path.read_bytes())
-            except ValidationError as error:
-                raise DataError(
-                    f"{path}: not a manifest: {error.errors()[0]['msg']}; remove it and run again"
-                ) from None
+            yield _load_manifest(path)
 
     def unit_files(self, unit: int, split: Split) -> list[Path]:
         """All that a unit of speech may have published, but its manifest."""
-        return [self.shard(unit, split), self.index(unit, split), self.rejects(unit), self.reject_clips(unit)]
+        rejects = [self.rejects(unit), self.reject_clips(unit), self.reject_takes(unit)]
+        return [self.shard(unit, split), self.index(unit, split), *rejects]
 
     def discard(self, unit: int, split: Split) -> None:
         """Remove what an interrupted try of a unit left. Raises FileExistsError for a unit that has a manifest."""
@@ -200,6 +210,33 @@ class RunFolder:
         lock = _open_lock(self.logs / "workers.lock")
         fcntl.flock(lock, fcntl.LOCK_SH)
         return lock
+
+
+def _load_manifest(path: Path) -> Manifest:
+    data = path.read_bytes()
+    try:
+        manifest = Manifest.model_validate_json(data)
+        if manifest.version == MANIFEST_VERSION:
+            return manifest
+        version, problem = manifest.version, ""
+    except ValidationError as error:
+        version, problem = _version(data), f"{error.errors()[0]['msg']}; remove it and run again"
+    if version != MANIFEST_VERSION:
+        problem = (
+            f"of this version of speechchat: it is of version {version} and this one reads {MANIFEST_VERSION}; "
+            "make the run anew in another folder, or read it with the version that made it"
+        )
+    raise DataError(f"{path}: not a manifest{' ' if version != MANIFEST_VERSION else ': '}{problem}")
+
+
+def _version(data: bytes) -> int:
+    """Of a manifest that cannot be read whole; the present one where it does not say."""
+    try:
+        content = json.loads(data)
+    except ValueError:
+        return MANIFEST_VERSION
+    version = content.get("version") if isinstance(content, dict) else None
+    return version if isinstance(version, int) else MANIFEST_VERSION
 
 
 def _open_lock(path: Path) -> BinaryIO:

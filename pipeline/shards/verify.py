@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tarfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,14 +11,15 @@ import pyarrow.parquet as pq
 
 from pipeline import audio
 from pipeline.config import Config
-from pipeline.dialogue import Sample, TextLine
+from pipeline.dialogue import Reject, Sample, TextLine
 from pipeline.errors import DataError
 from pipeline.plan import Unit, plan_units
 from pipeline.shards.format import INDEX_SCHEMA, MEMBERS, Encoded, Member, index_row
-from pipeline.shards.reader import one_line, parse_sample, read_rejects
+from pipeline.shards.reader import one_line, parse_sample, read_rejects, walk_takes
 from pipeline.shards.stats import Stats, run_stats
 from pipeline.shards.store import Manifest, RunFolder, sha256_file
-from pipeline.shards.writer import summarize
+from pipeline.shards.tars import walk_tar
+from pipeline.shards.writer import recorded_takes, summarize
 
 MAX_SECONDS = 24 * 3600.0  # of a sample; beyond this it is a damaged number, and no memory to decode into
 
@@ -131,13 +130,14 @@ def _verify_unit(folder: RunFolder, unit: Unit, manifest: Manifest, decode: bool
     if manifest.file(folder.relative(folder.reject_clips(unit.number))):
         clips = [encoded.sample.key for encoded, _ in _walk(folder.reject_clips(unit.number), decode)]
     rejects = [reject for reject, _ in read_rejects(folder, manifest)]
+    takes = _check_takes(folder, manifest, rejects, decode)
     if clips != [reject.id for reject in rejects if reject.clips]:
         yield f"{folder.rejects(unit.number)}: does not say which clips were kept"
     yield from _check_accounts(folder, unit, manifest, samples, [reject.id for reject in rejects])
     digests = _manifest_digests(manifest)
     if any(_digests(sample) != digests for sample in samples):
         yield f"{manifest_path}: its digests are not those of its samples"
-    if summarize(unit, samples, rejects, digests, manifest.files) != manifest:
+    if summarize(unit, samples, rejects, takes, digests, manifest.files) != manifest:
         yield f"{manifest_path}: its counts are not those of the shard and the rejects"
     state.samples += len(samples)
     state.seconds += sum(sample.duration for sample in samples)
@@ -149,9 +149,10 @@ def _names_its_files(folder: RunFolder, unit: Unit, manifest: Manifest) -> bool:
         files |= {folder.shard(unit.number, unit.split), folder.index(unit.number, unit.split)}
     if manifest.rejected:
         files |= {folder.rejects(unit.number)}
-    clips = folder.relative(folder.reject_clips(unit.number))
-    named = sorted(fact.path for fact in manifest.files if fact.path != clips or not manifest.rejected)
-    return named == sorted(map(folder.relative, files))
+    kept = {folder.reject_clips(unit.number), folder.reject_takes(unit.number)} if manifest.rejected else set()
+    named = [fact.path for fact in manifest.files]
+    must, may = (set(map(folder.relative, paths)) for paths in (files, kept))
+    return len(set(named)) == len(named) and must <= set(named) <= must | may
 
 
 def _digests(sample: Sample) -> dict[str, str]:
@@ -172,48 +173,44 @@ def check_file(path: Path, size: int, sha256: str) -> str:
 
 def _walk(path: Path, decode: bool) -> Iterator[tuple[Encoded, tuple[Member, ...]]]:
     """Samples with the places of their members. Raises DataError for any structure that is not a shard's."""
-    end = path.stat().st_size
-    try:
-        with tarfile.open(path, mode="r:") as tar:
-            data: list[bytes] = []
-            members: list[Member] = []
-            expected = 0
-            for number, info in enumerate(tar):
-                key, _, suffix = info.name.partition(".")
-                if suffix != MEMBERS[number % 3] or not info.isreg() or not info.name.isascii():
-                    raise DataError(f"{path}: member {info.name!r} where KEY.{MEMBERS[number % 3]} belongs")
-                if info.offset != expected:
-                    raise DataError(f"{path}: {info.name} is not contiguous with the member before it")
-                expected = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                if expected > end:
-                    raise DataError(f"{path}: {info.name} is cut short")
-                file = tar.extractfile(info)
-                data.append(file.read() if file else b"")
-                members.append(Member(info.name, info.offset_data, info.size, zlib.crc32(data[-1])))
-                if len(data) == 3:
-                    encoded = parse_sample(path, key, data)
-                    if len({item.name.partition(".")[0] for item in members}) != 1:
-                        raise DataError(f"{path}: members of different samples are mixed at {key!r}")
-                    _check_sample(path, encoded, decode)
-                    yield encoded, tuple(members)
-                    data, members = [], []
-            if data:
-                raise DataError(f"{path}: ends inside sample {members[0].name.partition('.')[0]!r}")
-    # What tarfile raises for a header that was made to look whole is not always its own error.
-    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: not a whole tar file: {one_line(error)}") from None
-    _check_end(path, expected)
+    data: list[bytes] = []
+    members: list[Member] = []
+    for number, (member, payload) in enumerate(walk_tar(path)):
+        key, _, suffix = member.name.partition(".")
+        if suffix != MEMBERS[number % 3]:
+            raise DataError(f"{path}: member {member.name!r} where KEY.{MEMBERS[number % 3]} belongs")
+        data.append(payload)
+        members.append(member)
+        if len(data) == 3:
+            encoded = parse_sample(path, key, data)
+            if len({item.name.partition(".")[0] for item in members}) != 1:
+                raise DataError(f"{path}: members of different samples are mixed at {key!r}")
+            _check_sample(path, encoded, decode)
+            yield encoded, tuple(members)
+            data, members = [], []
+    if data:
+        raise DataError(f"{path}: ends inside sample {members[0].name.partition('.')[0]!r}")
 
 
-def _check_end(path: Path, expected: int) -> None:
-    """After the last member: two blocks of zeros, and zeros to the end of the record (POSIX ustar). Readers stop at a
-    damaged header as if it were the end, so that this is what tells."""
-    whole = -(-(expected + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
-    with path.open("rb") as file:
-        file.seek(expected)
-        rest = file.read(whole - expected + 1)
-    if rest != bytes(whole - expected):
-        raise DataError(f"{path}: does not end after its last member")
+def _check_takes(folder: RunFolder, manifest: Manifest, rejects: Sequence[Reject], decode: bool) -> int:
+    """How many clips of takes lie there. Raises DataError for one that no reject tells of, that is not at its place,
+    or that is no clip."""
+    path = folder.reject_takes(manifest.unit)
+    if not manifest.file(folder.relative(path)):
+        return 0
+    expected = ((reject.id, *place) for reject in rejects for place in sorted(recorded_takes(reject)))
+    count = 0
+    for key, clip in walk_takes(path):
+        name = clip.name(key)
+        if (key, clip.turn, clip.take) not in expected:  # takes from it up to there: what was passed comes no more
+            raise DataError(f"{path}: {name} is no take of {folder.rejects(manifest.unit)}, or not at its place")
+        audio.header(clip.flac, f"{path}: {name}")
+        if decode:
+            audio.decode(clip.flac, f"{path}: {name}")
+        count += 1
+    if not count:
+        raise DataError(f"{path}: holds no clip")
+    return count
 
 
 def _check_sample(path: Path, encoded: Encoded, decode: bool) -> None:

@@ -10,10 +10,20 @@ from typing import Any
 from pipeline.dialogue import Language, Reject, Sample
 from pipeline.errors import StorageError
 from pipeline.plan import Unit
-from pipeline.shards.format import MANIFEST_VERSION, Encoded, TarWriter, index_bytes, index_row
-from pipeline.shards.store import FileFact, Manifest, PendingFile, RateSum, RunFolder, publish, sha256_file
+from pipeline.shards.format import Encoded, TakeClip, TarWriter, index_bytes, index_row
+from pipeline.shards.store import (
+    MANIFEST_VERSION,
+    FileFact,
+    Manifest,
+    PendingFile,
+    RateSum,
+    RunFolder,
+    publish,
+    sha256_file,
+)
+from pipeline.shards.tally import tally
 
-RATES = ("wer", "cer", "per")
+RATES = ("wer", "cer", "mer", "ser", "tser", "per")
 
 
 class UnitWriter:
@@ -30,6 +40,7 @@ class UnitWriter:
         self._accepted: list[Sample] = []
         self._index: list[dict[str, Any]] = []
         self._rejects: list[Reject] = []
+        self._takes = 0
 
     def __enter__(self) -> UnitWriter:
         return self
@@ -43,10 +54,18 @@ class UnitWriter:
         self._accepted.append(encoded.sample)
         self._index.append(index_row(encoded.sample, members))
 
-    def reject(self, reject: Reject, encoded: Encoded | None = None) -> None:
-        """encoded: the clips to keep beside the reason."""
+    def reject(self, reject: Reject, encoded: Encoded | None = None, takes: Sequence[TakeClip] = ()) -> None:
+        """encoded: the clips to keep beside the reason. takes: clips of other takes, each told of in `reject.turns`."""
+        recorded = recorded_takes(reject)
+        ordered = sorted(takes, key=lambda clip: (clip.turn, clip.take))
+        names = [(clip.turn, clip.take) for clip in ordered]
+        if len(set(names)) < len(names) or not recorded.issuperset(names):
+            raise ValueError(f"{reject.id}: clips of takes {names}, once each out of those recorded: {recorded}")
         if encoded is not None:
             self._tar(self._folder.reject_clips(self._unit.number)).add(encoded)
+        for clip in ordered:
+            self._tar(self._folder.reject_takes(self._unit.number)).add_file(clip.name(reject.id), clip.flac)
+        self._takes += len(ordered)
         self._rejects.append(reject.model_copy(update={"clips": encoded is not None}))
 
     def commit(self, digests: Mapping[str, str]) -> Manifest:
@@ -66,7 +85,7 @@ class UnitWriter:
             path = self._folder.rejects(number)
             lines = "".join(reject.model_dump_json() + "\n" for reject in self._rejects)
             files.append(self._fact(path, publish(path, lines.encode())))
-        manifest = summarize(self._unit, self._accepted, self._rejects, digests, files)
+        manifest = summarize(self._unit, self._accepted, self._rejects, self._takes, digests, files)
         publish(self._folder.manifest(number, split), (manifest.model_dump_json() + "\n").encode())
         return manifest
 
@@ -85,14 +104,21 @@ class UnitWriter:
         return self._fact(path, (path.stat().st_size, sha256_file(path)))
 
 
+def recorded_takes(reject: Reject) -> set[tuple[int, int]]:
+    """(turn, take) of every take that is told of a rejected dialogue."""
+    return {(turn.turn, take.take) for turn in reject.turns for take in turn.takes}
+
+
 def summarize(
     unit: Unit,
     accepted: Sequence[Sample],
     rejects: Sequence[Reject],
+    takes: int,
     digests: Mapping[str, str],
     files: Sequence[FileFact],
 ) -> Manifest:
-    """The manifest of a unit, from what is in it and nothing else (no clock, no machine)."""
+    """The manifest of a unit, from what is in it and nothing else (no clock, no machine). takes: clips of takes."""
+    sums_of_takes = tally([*accepted, *rejects])
     turns = [(sample.language, turn) for sample in accepted for turn in sample.turns]
     sums: dict[tuple[Language, str], list[float]] = {}
     for language, turn in turns:
@@ -107,6 +133,8 @@ def summarize(
         accepted=len(accepted),
         rejected=dict(sorted(Counter(f"{reject.stage}: {reject.reason}" for reject in rejects).items())),
         languages=dict(sorted(Counter(sample.language for sample in accepted).items())),
+        rejected_languages=dict(sorted(Counter(reject.language for reject in rejects).items())),
+        takes=takes,
         turns=len(turns),
         llm_turns=sum(turn.author == "llm" for _, turn in turns),
         retaken_turns=sum(len(turn.takes) > 1 for _, turn in turns),
@@ -117,6 +145,9 @@ def summarize(
             RateSum(language=language, metric=metric, total=round(sum(rates), 9), turns=len(rates))
             for (language, metric), rates in sorted(sums.items())
         ),
+        repairs=sums_of_takes.repairs,
+        lengths=sums_of_takes.lengths,
+        refusals=sums_of_takes.refusals,
         text_digest=digests["text"],
         speech_digest=digests["speech"],
         judge_digest=digests["judge"],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from pipeline.config import Config, TtsEngineConfig
 from pipeline.dialogue import Language, PlannedDialogue, Role, Split, derive_seed
@@ -25,6 +25,9 @@ class Cast:
 
     def voice(self, role: Role) -> Voice:
         return self.user if role == "user" else self.assistant
+
+    def recast(self, role: Role, voice: Voice) -> Cast:
+        return replace(self, **{role: voice})
 
 
 class Casting:
@@ -83,6 +86,34 @@ class Casting:
         gender, age = who(persona, planned.language)
         return Cast(user=users.draw_like(planned.ordinal, gender, age or "adult"), assistant=agent)
 
+    def another(
+        self,
+        planned: PlannedDialogue,
+        cast: Cast,
+        role: Role,
+        tried: Collection[Voice],
+        engine: bool = False,
+        others: Collection[Voice] = (),
+    ) -> Voice | None:
+        """A voice that may stand in for that of `role`: of those that this speaker may have, never the other speaker's,
+        of the same gender and, if there is one, age. An agent, of whom there are few, may be of the other gender where
+        nobody else is left. None if there is no such voice.
+
+        tried: those that the speaker had; others: and those that the other one had. engine: whether it is to be of
+        another engine than they, or of the same.
+        """
+        pool = self._users[planned.language, planned.split] if role == "user" else self._agents[planned.language]
+        own, engines = cast.voice(role), {voice.engine for voice in tried}
+        avoid = {voice.id for voice in (cast.user, cast.assistant, *tried, *others)}
+
+        def fits(voice: Voice) -> bool:
+            return voice.id not in avoid and (voice.engine not in engines if engine else voice.engine == own.engine)
+
+        start = derive_seed(planned.seed, "another", role, len(tried))
+        return pool.next_like(start, own.gender, own.age, fits) or (
+            pool.next_like(start, None, own.age, fits) if role == "assistant" else None
+        )
+
 
 class _Pool:
     """Voices that take turns. `keys` seed the order of a lap."""
@@ -114,6 +145,16 @@ class _Pool:
             gender = GENDERS[place]
         wanted = gender if self._group(gender, None) else None
         return self._turn(turn, wanted, age if self._group(wanted, age) else None, "persona")
+
+    def next_like(self, start: int, gender: Gender | None, age: Age, fits: Callable[[Voice], bool]) -> Voice | None:
+        """The first that fits, from the place `start` on and round, of that gender, and of that age if there is one."""
+        for wanted in (age, None):
+            group = self._group(gender, wanted)
+            for place in range(len(group)):
+                found = group[(start + place) % len(group)]
+                if fits(found):
+                    return found
+        return None
 
     @functools.cached_property
     def _both(self) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pipeline.config import JudgeConfig
 from pipeline.dialogue import Language, Reject, RejectedTurn, SampleTurn, derive_seed
 from pipeline.errors import ConfigError
+from pipeline.listening_sections import WORDS
 
 VERSION = 2
 LOOP = 2.4
 """Compression ratio above which a transcript is a loop: Radford et al. 2022, section 4.5."""
-OPTIONAL = frozenset({"pace", "language", "similarity", "swap", "snr"})
+OPTIONAL = frozenset({"pace", "language", "doubt", "surprise", "similarity", "swap", "snr"})
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,27 @@ def failure(scores: Mapping[str, float], language: Language, config: JudgeConfig
         return None
     if "chars_per_second" in scores and scores["chars_per_second"] == 0:
         return Failure("silence", 0.0, 0.0)
-    broken = _broken(scores, language, config)
+    broken = _broken(scores, language, config, frozenset())
+    if broken and broken.reason in WORDS and excused(scores, language, config):
+        broken = _broken(scores, language, config, WORDS)
     if broken and scores.get("compression_ratio", 0.0) > LOOP:
         return Failure("repetition", scores["compression_ratio"], LOOP)
     return broken
 
 
-def _broken(scores: Mapping[str, float], language: Language, config: JudgeConfig) -> Failure | None:
+def excused(scores: Mapping[str, float], language: Language, config: JudgeConfig) -> bool:
+    """Whether the appeal holds: the words may then be other ones."""
+    appeal = config.appeal.get(language, {})
+    return bool(appeal) and all(name in scores and scores[name] <= limit for name, limit in appeal.items())
+
+
+def _broken(
+    scores: Mapping[str, float], language: Language, config: JudgeConfig, passed: Collection[str]
+) -> Failure | None:
+    """The first gate that is broken, limits before floors. passed: limits that do not count."""
     for name, limit in sorted(config.limits.get(language, {}).items()):
+        if name in passed:
+            continue
         value = _measured(scores, name, f"judge.limits.{language}.{name}")
         if value is not None and value > limit:
             return Failure(name, value, limit)
@@ -54,7 +68,8 @@ def _broken(scores: Mapping[str, float], language: Language, config: JudgeConfig
 
 
 def _measured(scores: Mapping[str, float], name: str, key: str) -> float | None:
-    """The score; None where a turn can have none: a voice may have no pace and, alone in its dialogue, no reference."""
+    """The score; None where a turn can have none: a voice may have no pace and, alone in its dialogue, no reference,
+    and nobody doubts a transcript that is the text."""
     if name not in scores and name not in OPTIONAL:
         raise ConfigError(f"{key}: {name} was not measured; what was: {', '.join(scores)}")
     return scores.get(name)

@@ -14,21 +14,23 @@ from pipeline.dialogue import (
     Clip,
     Dialogue,
     ModelUse,
+    PlannedDialogue,
     Provenance,
     Role,
     Sample,
     SampleTurn,
     SampleVoice,
     Take,
+    Word,
     derive_seed,
 )
-from pipeline.shards.format import Encoded
+from pipeline.shards.format import Encoded, TakeClip
 from pipeline.stages.cast import Cast
 from pipeline.stages.listen import Hearing
 from pipeline.text.rates import MAIN_METRIC
 from pipeline.voice import Voice
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Origin:
 
 
 def pack(dialogue: Dialogue, cast: Cast, spoken: Sequence[SpokenTurn], origin: Origin, config: Config) -> Encoded:
-    """One timeline, two tracks, one closed record."""
+    """One timeline, two tracks, one closed record. cast: the voices that are heard in the kept takes."""
     plan = dialogue.plan
     clips = [(turn.role, item.kept.clip) for turn, item in zip(dialogue.turns, spoken, strict=True)]
     timeline = audio.lay_out(
@@ -84,6 +86,7 @@ def pack(dialogue: Dialogue, cast: Cast, spoken: Sequence[SpokenTurn], origin: O
             scores=item.kept.hearing.scores,
             take=item.kept.take,
             takes=item.takes,
+            words=_on_timeline(item.kept.hearing.transcript.words, span[0]),
         )
         for turn, item, span in zip(dialogue.turns, spoken, timeline.spans, strict=True)
     )
@@ -136,6 +139,17 @@ def pack(dialogue: Dialogue, cast: Cast, spoken: Sequence[SpokenTurn], origin: O
         sample,
         audio.encode_flac(timeline.user, config.audio.user_rate, tags),
         audio.encode_flac(timeline.assistant, config.audio.assistant_rate, tags),
+    )
+
+
+def encode_take(plan: PlannedDialogue, turn: int, take: int, clip: Clip) -> TakeClip:
+    """A take by itself, as evidence of why it was refused."""
+    return TakeClip(turn, take, audio.encode_flac(audio.to_pcm(clip.audio), clip.rate, _tags(plan.id, plan.language)))
+
+
+def _on_timeline(words: Sequence[Word], start: float) -> tuple[Word, ...]:
+    return tuple(
+        Word(text=word.text, start=round(start + word.start, 3), end=round(start + word.end, 3)) for word in words
     )
 
 

@@ -29,7 +29,17 @@ from pipeline.plan import Unit, plan_units
 from pipeline.shards.store import RunFolder, storage_errors
 from pipeline.stages.ledger import Ledger, Sums
 
-__all__ = ["Account", "Bill", "Ledger", "ReplyJournal", "account", "dialogue_costs", "rebuild_ledger", "reply_key"]
+__all__ = [
+    "Account",
+    "Bill",
+    "Ledger",
+    "ReplyJournal",
+    "account",
+    "dialogue_costs",
+    "rebuild_ledger",
+    "repair_journal",
+    "reply_key",
+]
 
 _REPLY = ("text", "finish", "model", "endpoint", "prompt_tokens", "completion_tokens", "cost")
 
@@ -125,6 +135,11 @@ class _Meter:
             self._journal.append({**self._head, "unsettled": reserved})
 
 
+def repair_journal(folder: RunFolder, unit: int) -> Path:
+    """Every reply that the studio has paid for to repair a unit's turns."""
+    return folder.logs / "repairs" / folder.replies(unit).relative_to(folder.logs / "replies")
+
+
 class Bill(Record):
     """requests: replies that came. tokens: as billed, of prompts and of replies. cost: dollars."""
 
@@ -154,7 +169,7 @@ def account(folder: RunFolder, units: Iterable[Unit]) -> Account:
     finishes: Counter[str] = Counter()
     unsettled: list[float] = [0, 0.0]
     for unit in units:
-        for line in _lines(folder.replies(unit.number)):
+        for line in _paid(folder, unit):
             if "unsettled" in line:
                 unsettled = [unsettled[0] + 1, unsettled[1] + line["unsettled"]]
                 continue
@@ -177,7 +192,7 @@ def dialogue_costs(folder: RunFolder, units: Iterable[Unit]) -> Iterator[dict[st
     """For each unit, what each of its dialogues has paid for, by id. Raises DataError."""
     for unit in units:
         sums: defaultdict[str, list[float]] = defaultdict(lambda: [0, 0, 0, 0.0])
-        for line in _lines(folder.replies(unit.number)):
+        for line in _paid(folder, unit):
             if "text" in line:
                 for place, amount in enumerate((1, line["prompt_tokens"], line["completion_tokens"], line["cost"])):
                     sums[line["dialogue"]][place] += amount
@@ -192,6 +207,11 @@ def rebuild_ledger(folder: RunFolder, config: Config) -> Sums:
         return ledger.rebuild(paid.total.cost, paid.unsettled_cost)
     finally:
         ledger.close()
+
+
+def _paid(folder: RunFolder, unit: Unit) -> Iterator[dict[str, Any]]:
+    yield from _lines(folder.replies(unit.number))
+    yield from _lines(repair_journal(folder, unit.number))
 
 
 def _bill(requests: float, prompt_tokens: float, completion_tokens: float, cost: float) -> Bill:

@@ -1,66 +1,34 @@
 """The studio: speak, listen, judge, repair and pack on one worker, where the recogniser sits beside the synthesizer.
 
-Audio crosses no process boundary until it is accepted and encoded. Every dialogue is worked on by itself (its takes
-never depend on a neighbour), so the order and the grouping of work change nothing in the output.
+Audio crosses no process boundary until it is accepted and encoded. Every dialogue is worked on by itself; only how many
+takes it may have beyond its own share depends on those before it in its unit. So neither workers nor the order of units
+change anything in the output.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-from pipeline.backends.asr.base import Recognizer
-from pipeline.backends.quality.base import QualityModel
 from pipeline.config import Config
-from pipeline.dialogue import Clip, Dialogue, Reject, Stage, Take, TextLine
-from pipeline.errors import BackendError
+from pipeline.dialogue import Dialogue, Reject, RejectedTurn, Stage, TextLine
 from pipeline.plan import Unit
-from pipeline.shards.format import Encoded
+from pipeline.shards.format import Encoded, TakeClip
 from pipeline.shards.store import Manifest, RunFolder, storage_errors
 from pipeline.shards.writer import UnitWriter
-from pipeline.stages.cast import Cast, Casting
-from pipeline.stages.judge import judge_turns, keeps_clips, verdict
-from pipeline.stages.listen import Hearing, listen
-from pipeline.stages.pack import KeptTake, Origin, SpokenTurn, pack
-from pipeline.stages.speak import Speaking, request
+from pipeline.stages.cast import Casting
+from pipeline.stages.judge import judge_turns, keeps_clips
+from pipeline.stages.listen import Listener
+from pipeline.stages.pack import Origin, encode_take, pack
+from pipeline.stages.progress import Cost, Progress, Repaired
+from pipeline.stages.recording import Budget, Recorded, Recording, Rephraser
+from pipeline.stages.speak import Speaking
 from pipeline.stages.verdicts import read_verdicts
 from pipeline.stages.write import read_text
 from pipeline.text.checks import unspeakable
-from pipeline.text.rates import MAIN_METRIC
-from pipeline.voice import SpeechRequest, Unsaid
 
-
-@dataclass
-class Cost:
-    """Seconds spent by a stage (wall and CPU of this process), and seconds of audio that went through it."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-    audio: float = 0.0
-
-
-@dataclass
-class Progress:
-    """Where a studio stands in a unit; read by the driver while the work goes on."""
-
-    unit: int = -1
-    dialogues: int = 0
-    done: int = 0
-    accepted: int = 0
-    seconds: float = 0.0
-    costs: dict[str, Cost] = field(default_factory=dict)
-
-
-@dataclass
-class _Voiced:
-    """A turn in the making: the take to keep so far (the one that passed, or the best heard), and the record of all."""
-
-    kept: KeptTake | None = None
-    takes: tuple[Take, ...] = ()
-    passed: bool = False
-    unsaid: Unsaid | None = None
+__all__ = ["Cancelled", "Cost", "Progress", "Studio"]
 
 
 class Cancelled(Exception):
@@ -77,17 +45,17 @@ class Studio:
         folder: RunFolder,
         casting: Casting,
         speaking: Speaking,
-        recognizer: Recognizer,
-        quality: QualityModel | None,
+        listener: Listener,
         origin: Origin,
+        rephraser: Rephraser | None = None,
     ):
         self.config = config
         self.folder = folder
         self.casting = casting
         self.speaking = speaking
-        self.recognizer = recognizer
-        self.quality = quality
+        self.listener = listener
         self.origin = origin
+        self.rephraser = rephraser
         self._running: dict[int, Progress] = {}
         self.cancelled = False
 
@@ -136,103 +104,103 @@ class _Session:
         refused = read_verdicts(folder, unit.number) if self._config.dedup.barrier else {}
         for key, detail in poisoned.items():
             refused[key] = _reject(key, unit, "speak", "crash", detail)
+        lines = [
+            (line, line.reject or refused.get(line.plan.id) or _edited(line, unit)) for line in read_text(folder, unit)
+        ]
+        self._budget = Budget(self._config.repair.share)
         with UnitWriter(folder, unit) as writer:
-            for line in read_text(folder, unit):
+            for line, reject in lines:
                 if self._studio.cancelled:
                     raise Cancelled(f"unit {unit.number} was dropped")
-                encoded: Encoded | None = None
-                reject = line.reject or refused.get(line.plan.id) or _edited(line, unit)
-                if reject is None and line.dialogue is not None:
-                    with storage_errors(journal):
-                        journal.write_text(line.plan.id + "\n")
-                    encoded, reject = self._produce(line.dialogue)
-                    with storage_errors(journal):
-                        journal.write_text("")
-                self._deliver(writer, encoded, reject)
+                if reject is not None or line.dialogue is None:
+                    writer.reject(reject or _reject(line.plan.id, unit, "filter", "by hand", ""))
+                    self.progress.done += 1
+                    continue
+                with storage_errors(journal):
+                    journal.write_text(line.plan.id + "\n")
+                self._produce(line.dialogue, writer)
+                with storage_errors(journal):
+                    journal.write_text("")
+                self.progress.done += 1
             with self._cost("pack"):
                 manifest = writer.commit(self._studio.origin.digests)
         journal.unlink(missing_ok=True)
         return manifest
 
-    def _deliver(self, writer: UnitWriter, encoded: Encoded | None, reject: Reject | None) -> None:
-        with self._cost("pack"):
+    def _produce(self, dialogue: Dialogue, writer: UnitWriter) -> None:
+        """Speak the dialogue, and hand what came of it to the writer."""
+        plan, studio = dialogue.plan, self._studio
+        recording = Recording(
+            dialogue,
+            self._config,
+            studio.casting,
+            studio.speaking,
+            studio.listener,
+            studio.rephraser,
+            self._budget,
+            self._cost,
+        )
+        recorded = recording.run()
+        with self._cost("pack") as cost:
+            encoded, reject = self._packed(recorded)
+            cost.audio += encoded.sample.duration if encoded else 0.0
             if reject is not None:
-                writer.reject(reject, encoded if keeps_clips(reject.id, self._config.judge) else None)
+                kept = keeps_clips(plan.id, self._config.judge)
+                writer.reject(reject, encoded if kept else None, self._spare(recorded) if kept else ())
             elif encoded is not None:
                 writer.accept(encoded)
                 self.progress.accepted += 1
                 self.progress.seconds += encoded.sample.duration
-        self.progress.done += 1
+        self._count(recorded, reject is None)
 
-    def _produce(self, dialogue: Dialogue) -> tuple[Encoded | None, Reject | None]:
+    def _packed(self, recorded: Recorded) -> tuple[Encoded | None, Reject | None]:
         """The encoded dialogue, and the reject if it is refused (the clips then are evidence)."""
-        plan = dialogue.plan
-        cast = self._studio.casting.cast(plan, dialogue.persona)
-        try:
-            turns = self._record(dialogue, cast)
-        except BackendError as error:
-            # Of the recogniser, as what an engine refuses is a value.
-            return None, _reject(plan.id, self._unit, "listen", "backend", " ".join(str(error).split()))
-        for number, turn in enumerate(turns):
-            if turn.kept is None and turn.unsaid is not None:
-                detail = (
-                    f"turn {number}: {turn.unsaid.detail}; {len(turn.takes)} takes of {dialogue.turns[number].spoken!r}"
-                )
-                return None, _reject(plan.id, self._unit, "speak", turn.unsaid.reason, detail)
-        spoken = [SpokenTurn(turn.kept, turn.takes) for turn in turns if turn.kept is not None]
-        with self._cost("pack") as cost:
-            encoded = pack(dialogue, cast, spoken, self._studio.origin, self._config)
-            cost.audio += encoded.sample.duration
+        dialogue, plan = recorded.dialogue, recorded.dialogue.plan
+        if recorded.deaf:
+            return None, self._refused(recorded, "listen", "backend", recorded.deaf)
+        if recorded.unsaid is not None:
+            number, unsaid = recorded.unsaid
+            said = dialogue.turns[number].spoken
+            detail = f"turn {number}: {unsaid.detail}; {len(recorded.takes[number])} takes of {said!r}"
+            return None, self._refused(recorded, "speak", unsaid.reason, detail)
+        spoken = [turn for turn in recorded.turns if turn is not None]
+        encoded = pack(dialogue, recorded.cast, spoken, self._studio.origin, self._config)
         return encoded, judge_turns(plan.id, plan.language, encoded.sample.turns, self._config.judge)
 
-    def _record(self, dialogue: Dialogue, cast: Cast) -> list[_Voiced]:
-        """Take after take of the turns that do not pass yet; a turn that passed is never spoken again."""
-        turns = [_Voiced() for _ in dialogue.turns]
-        for take in range(len(self._config.tts.speeds)):
-            open_turns = [number for number, turn in enumerate(turns) if not turn.passed]
-            if not open_turns:
-                break
-            self._take(dialogue, cast, turns, open_turns, take)
-        return turns
+    def _refused(self, recorded: Recorded, stage: Stage, reason: str, detail: str) -> Reject:
+        """The reject of a dialogue of which there is no sample."""
+        turns = tuple(
+            RejectedTurn(
+                turn=place,
+                spoken=turn.spoken,
+                transcript=kept.kept.hearing.transcript.text if kept else "",
+                scores=kept.kept.hearing.scores if kept else (),
+                takes=takes,
+            )
+            for place, (turn, kept, takes) in enumerate(
+                zip(recorded.dialogue.turns, recorded.turns, recorded.takes, strict=True)
+            )
+        )
+        reject = _reject(recorded.dialogue.plan.id, self._unit, stage, reason, detail)
+        return reject.model_copy(update={"turns": turns})
 
-    def _take(self, dialogue: Dialogue, cast: Cast, turns: list[_Voiced], numbers: Sequence[int], take: int) -> None:
-        plan, config = dialogue.plan, self._config
-        requests = [
-            request(turn, number, voice, plan.language, plan.seed, take, self._studio.speaking.speed(voice, take))
-            for number in numbers
-            for turn in (dialogue.turns[number],)
-            for voice in (cast.voice(turn.role),)
+    @staticmethod
+    def _spare(recorded: Recorded) -> list[TakeClip]:
+        plan = recorded.dialogue.plan
+        return [
+            encode_take(plan, turn, take, clip)
+            for (turn, take), clip in sorted(recorded.spare.items(), key=lambda item: item[0])
         ]
-        with self._cost("speak") as cost:
-            said = self._studio.speaking.speak(requests, [dialogue.turns[number].role for number in numbers])
-            cost.audio += sum(clip.seconds for clip in said if isinstance(clip, Clip))
-        heard: list[tuple[int, Clip, SpeechRequest]] = []
-        for number, clip, asked in zip(numbers, said, requests, strict=True):
-            if isinstance(clip, Unsaid):
-                turns[number].unsaid = clip
-                turns[number].takes += (_taken(asked, "", 1.0, clip.reason),)
-            else:
-                heard.append((number, clip, asked))
-        if not heard:
-            return
-        with self._cost("listen") as cost:
-            texts = [
-                (turn.spoken, turn.fluent) if turn.disfluencies else (turn.spoken,)
-                for number, _, _ in heard
-                for turn in (dialogue.turns[number],)
-            ]
-            clips = [clip for _, clip, _ in heard]
-            languages = [plan.language] * len(clips)
-            hearings = listen(clips, texts, languages, self._studio.recognizer, self._studio.quality)
-            cost.audio += sum(clip.seconds for clip in clips)
-        metric = MAIN_METRIC[plan.language]
-        for (number, clip, asked), hearing in zip(heard, hearings, strict=True):
-            reason = verdict(_by_name(hearing), plan.language, config.judge)
-            turn = turns[number]
-            turn.takes += (_taken(asked, hearing.transcript.text, hearing.score(metric), reason),)
-            if turn.kept is None or not reason or hearing.score(metric) < turn.kept.hearing.score(metric):
-                turn.kept = KeptTake(clip, hearing, take)
-            turn.passed = not reason
+
+    def _count(self, recorded: Recorded, accepted: bool) -> None:
+        repairs = self.progress.repairs
+        for turn, takes in zip(recorded.turns, recorded.takes, strict=True):
+            for take in takes[1:]:
+                count = repairs.setdefault(take.repair, Repaired())
+                count.takes += 1
+                count.audio += take.seconds
+            if accepted and turn is not None and takes[0].reason:
+                repairs[takes[turn.kept.take].repair].saved += 1
 
     @contextmanager
     def _cost(self, stage: str) -> Iterator[Cost]:
@@ -244,23 +212,6 @@ class _Session:
             cost.wall += time.perf_counter() - wall
             # Models work in threads of their own, so only the process knows; units at work beside this one share it.
             cost.cpu += (time.process_time() - cpu) / max(1, len(self._studio.progress))
-
-
-def _taken(asked: SpeechRequest, transcript: str, error_rate: float, reason: str) -> Take:
-    return Take(
-        take=asked.take,
-        engine=asked.voice.engine,
-        voice=asked.voice.id,
-        speed=asked.speed,
-        seed=asked.seed,
-        transcript=transcript,
-        error_rate=error_rate,
-        reason=reason,
-    )
-
-
-def _by_name(hearing: Hearing) -> dict[str, float]:
-    return {score.name: score.value for score in hearing.scores}
 
 
 def _edited(line: TextLine, unit: Unit) -> Reject | None:

@@ -172,7 +172,16 @@ def change_speed(sample: Sample, user: np.ndarray, assistant: np.ndarray, factor
         first = int(start * rate)
         laid[turn.role][first : first + len(clip)] = clip
         end = start + Fraction(len(clip), rate)
-        turns.append(turn.model_copy(update={"start": float(start), "end": float(end)}))
+        # As much faster as its clip has become shorter.
+        pace = (float(end) - float(start)) / (turn.end - turn.start) if turn.end > turn.start else 1.0
+
+        def moved(time: float, was: float = turn.start, now: float = float(start), pace: float = pace) -> float:
+            return round(now + (time - was) * pace, 3)
+
+        words = tuple(
+            word.model_copy(update={"start": moved(word.start), "end": moved(word.end)}) for word in turn.words
+        )
+        turns.append(turn.model_copy(update={"start": float(start), "end": float(end), "words": words}))
     return Timed(laid["user"], laid["assistant"], tuple(turns), float(duration))
 
 

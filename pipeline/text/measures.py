@@ -83,6 +83,14 @@ UNITS: dict[str, tuple[str, str, str]] = {
         ("px", "pixel", "", "像素"),
     )
 }
+# Other names of a unit in Mandarin, for which a recogniser may write the same symbol.
+ALSO_ZH: dict[str, tuple[str, ...]] = {
+    "千克": ("公斤",),
+    "公里": ("千米",),
+    "平方米": ("平米", "平方"),
+    "厘米": ("公分",),
+    "摄氏度": ("度",),
+}
 _POWERS = {"²": ("square", "平方"), "2": ("square", "平方"), "³": ("cubic", "立方"), "3": ("cubic", "立方")}
 _LENGTHS = ("km", "m", "dm", "cm", "mm", "mi", "yd", "ft")
 for _length in _LENGTHS:

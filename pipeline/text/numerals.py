@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -110,6 +111,18 @@ def han_cardinal(figure: str) -> str:
     if len(number.partition(".")[0]) > 16:  # beyond what cn2an reads
         return han_digits(number)
     return re.sub(r"^二(?=[千万亿])", "两", _an2cn(number))
+
+
+_TWO = re.compile("(?<!十)[二两](?=[百千万亿])|^[二两](?!十)")
+_LAST_UNIT = re.compile("(?<=百[一二三四五六七八九])十$|(?<=千[一二三四五六七八九])百$|(?<=万[一二三四五六七八九])千$")
+
+
+def han_colloquial(cardinal: str) -> Iterator[str]:
+    """Ways to say a cardinal in Han numerals: 二 or 两 before its units, the last unit left out (两万五 is 25000)."""
+    parts = _TWO.split(cardinal)
+    for twos in itertools.product("二两", repeat=len(parts) - 1):
+        way = "".join(part + two for part, two in zip(parts, (*twos, ""), strict=True))
+        yield from (way, _LAST_UNIT.sub("", way))
 
 
 def han_digits(figure: str) -> str:

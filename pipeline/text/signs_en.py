@@ -43,7 +43,8 @@ LEFTOVERS = re.compile(r"[²³+#&π]")
 # While figures are still figures, and once they are words.
 SIGNS_BEFORE: tuple[Rule, ...] = (
     (re.compile(rf"({_TERM})\s*[-−]\s*({_TERM})(?=[²³]?\s*[=≈])"), r"\1 minus \2"),
-    (re.compile(r"(\b(?:is|'s|calculate|compute|do)\s+)(\d[\d.,]*)\s*-\s*(\d[\d.,]*)(?=\s*[?.]?$)", re.I),
+    (re.compile(r"(\b(?:is|'s|calculate|compute|do)\s+)(?!(?:\d{3}-\d{4}|50-50|20-20)\b)(\d[\d.,]*)\s*-\s*(\d[\d.,]*)(?=\s*[?.]?$)",
+                re.I),
      r"\1\2 minus \3"),
     (re.compile(r"(?<=[\w²³)])\s*−\s*(?=[\w√(])"), " minus "),
     (re.compile(rf"{_LEFT}\s*(?:[×*·]|(?<=\d)\s+x\s+(?=\d))\s*{_RIGHT}"), " times "),

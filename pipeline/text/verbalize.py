@@ -126,7 +126,8 @@ def prepare(text: str, language: Language) -> str:
 
 
 def _unicode(text: str, kept: str) -> str:
-    """NFKC, but for `kept` and for superscripts and the like (10² is not 102); emoji and control characters dropped."""
+    """NFKC, but for `kept` and for superscripts and the like (10² is not 102); emoji and control characters dropped,
+    units in one character (㎡) kept."""
     out = []
     for char in text:
         if " " <= char <= "~" or "\u4e00" <= char <= "\u9fff":
@@ -137,7 +138,7 @@ def _unicode(text: str, kept: str) -> str:
             out.append(char)
         elif category in ("Cc", "Zl", "Zp"):
             out.append(" ")
-        elif char in "℃℉°" or not (category in ("So", "Cf", "Me") or _EMOJI_PART.match(char)):
+        elif char in "℃℉°" or "㍱" <= char <= "㏟" or not (category in ("So", "Cf", "Me") or _EMOJI_PART.match(char)):
             out.append(unicodedata.normalize("NFKC", char))
     return unicodedata.normalize("NFC", "".join(out))
 

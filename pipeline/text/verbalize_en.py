@@ -169,6 +169,8 @@ def _quantity(match: re.Match[str]) -> str:
 
 def _range(match: re.Match[str]) -> str:
     start, end = match.groups()
+    if idiom := _IDIOMS.get(f"{start}/{end}"):  # 50-50 is no range
+        return idiom
     if _is_year(start) and (_is_year(end) or (len(end) == 2 and end > start[2:])):
         return f"{year_en(start)} to {year_en(end) if len(end) == 4 else words_en(end)}"
     return f"{words_en(start)} to {words_en(end)}"

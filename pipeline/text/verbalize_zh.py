@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from pipeline.text.measures import CURRENCIES, CURRENCY, PER, UNIT_ZH, UNITS
-from pipeline.text.numerals import han_cardinal, han_digits, roman_value
+from pipeline.text.measures import ALSO_ZH, CURRENCIES, CURRENCY, PER, UNIT_ZH, UNITS
+from pipeline.text.numerals import han_cardinal, han_colloquial, han_digits, roman_value
 
 Readings = tuple[str, ...]
 
@@ -51,7 +51,7 @@ def _ways(number: str, after: str, before: str = "") -> Readings:
     if plain and figure[0] == "0" and len(figure) > 1:
         return (digits,)
     cardinal = _two(han_cardinal(figure), after, before)
-    twos = (re.sub(r"^[二两]", new, cardinal) for new in "二两") if cardinal[0] in "二两" else ()
+    twos = han_colloquial(cardinal)
     long = plain and "," not in number and len(figure) >= 8 and not figure.endswith("0000")
     named = plain and len(figure) >= 3 and (_NAMED_BEFORE.search(before) or _NAMED_AFTER.match(after))
     dialled = before.endswith("打") and _DIALLED.fullmatch(figure) and not _MEASURE.match(after)
@@ -162,7 +162,8 @@ def _quantity(match: re.Match[str]) -> Readings:
     after = (multiple or (unit or "")) + text[match.end() :].lstrip()
     head, tail = f"{per}{'负' if sign else ''}", f"{multiple}{unit or ''}"
     if not end:
-        return tuple(f"{head}{way}{tail}" for way in _ways(start, after, before + (sign or "")))
+        ways = _ways(start, after, before + (sign or ""))
+        return tuple(f"{head}{way}{name}" for name in (tail, *ALSO_ZH.get(tail, ())) for way in ways)
     if _NAMED_BEFORE.search(before):
         return (han_digits(start) + han_digits(end) + tail,)
     if any(re.match(r"0\d", part) for part in (start, end)):  # 08-08 may be a date, 01-02 the name of a thing

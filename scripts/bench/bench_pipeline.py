@@ -4,9 +4,10 @@
 
 A run of the quickstart is made in a temporary folder. Then bare processes, as many as the run had studios, load the
 same models and do exactly the requests that the run's records name, every take of every dialogue: synthesize, then
-transcribe and score those clips (not mastered; resampling them to the models' rates is left out of the count). One
-JSON line a figure, medians over `runs`, in CPU seconds (user + system). ratio = value / baseline: 1 would be a pipeline
-that costs nothing. For each engine:
+transcribe and score those clips (once each, not mastered; resampling them to the models' rates is left out of the
+count, and so is hearing again what did not follow the text, which then counts as the pipeline's own cost). One JSON
+line a figure, medians over `runs`, in CPU seconds (user + system). ratio = value / baseline: 1 would be a pipeline that
+costs nothing. For each engine:
 
     pipeline.ENGINE.speak    synthesis by the bare models; baseline: the stage in the run (RUN/logs/timings.jsonl)
     pipeline.ENGINE.listen   recognition and quality by the bare models; baseline: the stage in the run
@@ -42,13 +43,14 @@ import psutil
 
 from pipeline.audio import resample
 from pipeline.backends import make_quality, make_recognizer, make_synthesizer, make_vad
+from pipeline.backends.asr.base import Spellings
 from pipeline.dialogue import Clip, Language, Role, Sample, SampleTurn, Score, Take, Transcript
 from pipeline.engine.run import load_frozen
 from pipeline.errors import SpeechchatError
 from pipeline.shards.reader import read_rejects, read_unit
 from pipeline.shards.stats import stage_costs
 from pipeline.shards.store import RunFolder
-from pipeline.stages.listen import listen
+from pipeline.stages.listen import Listener, Spoken
 from pipeline.stages.speak import Speaking
 from pipeline.voice import SpeechRequest
 from speakers import VoiceLibrary, load_library
@@ -155,12 +157,19 @@ class Replay:
     name: str = "replay"
     stochastic: bool = False
     deterministic: bool = True
+    careful: bool = False
 
     def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip]:
         return list(self.answers)
 
     # A clip that is trimmed to nothing is not asked about, so that fewer answers may be wanted.
-    def transcribe(self, clips: Sequence[Clip], languages: Sequence[Language]) -> list[Transcript]:
+    def transcribe(
+        self,
+        clips: Sequence[Clip],
+        languages: Sequence[Language],
+        careful: bool = False,
+        texts: Sequence[Spellings] | None = None,
+    ) -> list[Transcript]:
         return list(self.answers[: len(clips)])
 
     def score(self, clips: Sequence[Clip]) -> list[tuple[Score, ...]]:
@@ -187,8 +196,12 @@ def bare_models(run: Path, share: int, shares: int) -> dict[str, float]:
         models = Replay(0, clips), Replay(asr.rate, transcripts), Replay(quality.rate, scores)
         with _counted(cpu, "stages"):
             said = Speaking(models[0], config, vad).speak(requests, roles)
-            mastered = [clip for clip in said if isinstance(clip, Clip)]
-            listen(mastered, [(request.text,) for request in requests], languages, models[1], models[2])
+            spoken = [
+                Spoken(clip, (request.text,), role, request.voice.rate * request.speed, request.voice.id)
+                for clip, request, role in zip(said, requests, roles, strict=True)
+                if isinstance(clip, Clip)
+            ]
+            Listener(config, models[1], quality=models[2]).listen(spoken, languages[0])
     return cpu
 
 

@@ -259,6 +259,13 @@ def test_a_text_is_read_once() -> None:
     assert again == first and again is not first
 
 
+@pytest.mark.parametrize("sentence", ["I said no.", "The cat sat.", "Look at the sun.", "No. Never."])
+def test_a_word_at_the_end_is_no_abbreviation(sentence: str) -> None:
+    reader = Phonemes(("en",))
+    assert reader.read(sentence, "en", "us") == str(reader.read(sentence.replace(".", " ."), "en", "us"))
+    assert "ˈʌmbəɹ" in str(reader.read("No. 5 is alive", "en", "us"))
+
+
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 

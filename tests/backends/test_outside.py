@@ -37,8 +37,10 @@ def ask(text: str, seed: int = 1, speed: float = 1.0) -> SpeechRequest:
     return SpeechRequest(text, "en", VOICE, 0, speed, seed)
 
 
-def section(options: dict[str, Any] | None = None, **environment: Any) -> TtsEngineConfig:
-    return TtsEngineConfig.model_validate({"kind": TOY, "options": options or {}, "environment": environment})
+def section(options: dict[str, Any] | None = None, timeout: float = 60, **environment: Any) -> TtsEngineConfig:
+    return TtsEngineConfig.model_validate(
+        {"kind": TOY, "options": options or {}, "timeout": timeout, "environment": environment}
+    )
 
 
 def open_toy(**options: Any) -> Synthesizer:
@@ -96,6 +98,45 @@ def test_a_request_that_kills_each_time_is_unsaid_alone(toy: Synthesizer) -> Non
     assert "SIGKILL" in deadly.detail
     assert isinstance(first, Clip)
     assert isinstance(last, Clip)
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Synthesizer:
+    """A toy that may take a second for a request, and two more for a batch."""
+    monkeypatch.setattr(outside, "ALLOWANCE", 2.0)
+    return open_outside("toy", section(timeout=1, path=sys.prefix), on_ray=False)
+
+
+def test_a_process_that_hangs_is_ended_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = impatient(monkeypatch)
+    before = process_of(toy)
+    asked = [ask("hello", 3), ask(f"hang once {tmp_path / 'hung'}", 4), ask("%", 5)]
+    answers = toy.synthesize(asked)
+    assert (tmp_path / "hung").exists()
+    assert process_of(toy) != before and gone(before)
+    assert all(map(same, answers, toy_engine.build(TtsEngineConfig(kind=TOY)).synthesize(asked)))
+
+
+def test_a_request_that_hangs_each_time_is_unsaid_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, endless, last = impatient(monkeypatch).synthesize([ask("hello", 3), ask("hang"), ask("hello", 6)])
+    assert isinstance(endless, Unsaid) and endless.reason == "refused"
+    assert "twice: no answer in 3 s, ended by SIGKILL" in endless.detail
+    assert isinstance(first, Clip) and isinstance(last, Clip)
+
+
+def test_an_engine_that_never_opens_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside._Child, "start", 3.0)
+    with pytest.raises(ModelError, match=r"environment\.path=.*did not start there.*no answer in 3 s"):
+        open_toy(hang=True)
+
+
+def test_one_that_is_closed_has_no_process_until_it_is_asked_again() -> None:
+    toy = open_toy()
+    before = process_of(toy)
+    toy.close()  # type: ignore[attr-defined]
+    assert gone(before)
+    toy.close()  # type: ignore[attr-defined]
+    assert isinstance(toy.synthesize([ask("hello")])[0], Clip)
+    assert process_of(toy) != before
 
 
 def test_an_engine_that_only_dies_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +240,7 @@ def light_python(folder: Path) -> Path:
 
 RAY = """
     import json, os, ray, sys
+    from pipeline.backends.tts import outside
     from pipeline.backends.tts.outside import open_outside
     from pipeline.config import EngineConfig
     from pipeline.engine.cluster import connect
@@ -209,8 +251,11 @@ RAY = """
     @ray.remote
     class Studio:
         def open(self, options, packages):
-            self.toy = open_outside("toy", section(options, packages=packages), on_ray=True)
+            self.toy = open_outside("toy", section(options, 4, packages=packages), on_ray=True)
             return self.toy.name
+
+        def hurry(self):
+            outside.ALLOWANCE = 0
 
         def say(self, *texts):
             said = self.toy.synthesize([ask(text, seed) for seed, text in enumerate(texts)])
@@ -224,10 +269,13 @@ RAY = """
         failed = str(error.cause)
     first = ray.get(studio.open.remote({"package": "toy_voice"}, [sys.argv[1]]))
     said, second = ray.get(studio.say.remote("hello", f"die once {sys.argv[2]}", "%"))
+    ray.get(studio.hurry.remote())
+    hung, third = ray.get(studio.say.remote("hang"))
+    told = {"failed": failed, "first": first, "second": second, "said": said, "hung": hung}
     ray.kill(studio)
-    print(json.dumps({"failed": failed, "first": first, "second": second, "said": said}), flush=True)
+    print(json.dumps(told), flush=True)
     from tests.backends.test_outside import gone
-    print(gone(int(second.split()[-1])))
+    print(gone(int(second.split()[-1])) and gone(int(third.split()[-1])))
 """
 
 
@@ -247,5 +295,6 @@ def test_ray_installs_packages_and_replaces_what_dies(tmp_path: Path) -> None:
     here = toy_engine.build(TtsEngineConfig(kind=TOY))
     dead = f"die once {tmp_path / 'dead'}"
     clips = here.synthesize([ask("hello", 0), ask(dead, 1)])
+    assert found["hung"] == ["refused"]
     assert found["said"] == [*[clip.audio.tolist() for clip in clips if isinstance(clip, Clip)], "symbols"]
     assert ended == "True"

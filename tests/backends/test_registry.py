@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline.backends import engine_names, make_quality, make_recognizer, make_synthesizer
+from pipeline.backends import (
+    engine_names,
+    make_encoder,
+    make_quality,
+    make_recognizer,
+    make_synthesizer,
+    make_watermark,
+    speech_models,
+)
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, ModelError
 
@@ -25,6 +35,43 @@ def test_unknown_engines_name_the_key_and_the_nearest() -> None:
         make_recognizer(config("asr.engine=whisper"))
     with pytest.raises(ConfigError, match=r"^quality\.engine: .*'squim'; .*known: dnsmos, none"):
         make_quality(config("quality.engine=squim"))
+
+
+ROOMS: dict[str, Callable[[Config], object]] = {
+    "tts.engines.kokoro.kind": make_synthesizer,
+    "asr.engine": make_recognizer,
+    "quality.engine": make_quality,
+    "quality.speaker": make_encoder,
+    "watermark.engine": make_watermark,
+}
+
+
+@pytest.mark.parametrize("key", ROOMS)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (":build", "names no function: write package.module:function"),
+        (".x:build", "names no function: write package.module:function"),
+        ("os..path:build", "names no function: write package.module:function"),
+        ("os.path:", "names no function: write package.module:function"),
+        ("os.path:sep", "is no function but str: write package.module:function"),
+        ("os.path:jion", "cannot be imported: module 'posixpath' has no attribute 'jion'"),
+        ("os.paht:join", "cannot be imported: No module named 'os.paht'"),
+    ],
+)
+def test_a_function_that_is_none_is_told_by_its_key(key: str, name: str, message: str) -> None:
+    told = f"^{re.escape(f'{key}: {name!r} {message}')}"
+    wrong = config(f"{key}={name!r}")
+    with pytest.raises(ConfigError, match=told):
+        ROOMS[key](wrong)
+    with pytest.raises(ConfigError, match=told):
+        speech_models(wrong)
+
+
+@pytest.mark.parametrize("key", ROOMS)
+def test_a_module_that_does_not_name_its_models_is_no_engine(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key}: 'os\.path:join' is no engine: posixpath has no function `models`"):
+        speech_models(config(f"{key}='os.path:join'"))
 
 
 def test_no_quality_model_is_a_choice() -> None:
@@ -58,10 +105,10 @@ def install(folder: Path, module: str, code: str) -> None:
 
 
 def test_package_of_somebody_else_brings_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, "elsewhere", "def build(config):\n    return ('an ear', config.asr.beam)\n")
+    install(tmp_path, "elsewhere", "def build(section):\n    return ('an ear', section.beam)\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert make_recognizer(config("asr.engine=elsewhere-ear", "asr.beam=3")) == ("an ear", 3)
-    assert engine_names("asr") == ["elsewhere-ear", "faster-whisper"]
+    assert engine_names("asr") == ["elsewhere-ear", "faster-whisper", "http", "sherpa"]
     assert "elsewhere-ear" not in engine_names("tts")
 
 

@@ -228,3 +228,24 @@ def test_the_speeds_of_take_and_voice_multiply_within_what_engines_take() -> Non
     # A length is judged by the speed that came out, not by the one that no engine takes.
     assert spoken_speed(ask("x", slow, speed=0.5)) == pytest.approx(0.5)
     assert spoken_speed(ask("x", voice("e", speed=1.26, shift=-4.0), speed=2.0)) == pytest.approx(2 * 2 ** (-4 / 12))
+
+
+class Held(Engine):
+    """Holds something that is to be closed, and may fail to be."""
+
+    def __init__(self, fault: str = ""):
+        super().__init__()
+        self.fault, self.closed = fault, 0
+
+    def close(self) -> None:
+        self.closed += 1
+        if self.fault:
+            raise OSError(self.fault)
+
+
+def test_all_that_can_be_closed_is_closed() -> None:
+    first, broken, last = Held(), Held("no way"), Held()
+    router = Router({"a": first, "plain": Engine(), "b": broken, "c": last})
+    with pytest.raises(OSError, match="no way"):
+        router.close()
+    assert (first.closed, broken.closed, last.closed) == (1, 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +16,12 @@ from pipeline.dialogue import Clip, Language
 from pipeline.errors import BackendError, ModelError
 from pipeline.voice import SpeechRequest, Unsaid, VoiceKind
 
+TOO_LONG = 600  # seconds
+
 
 class Toy:
     """Says: noise of its seed. "%": Unsaid. "die": kills its process; "die once PATH": if nothing is at PATH.
+    "hang", "hang once PATH": takes ten minutes. So does its opening with the option `hang`.
 
     "bug", "refuse": raise. Its name holds its process; with the option `package`, the version of that one too.
     """
@@ -32,6 +36,8 @@ class Toy:
     def __init__(self, section: TtsEngineConfig):
         if missing := section.options.get("missing"):
             raise ModelError(f"{missing}: not there; fetch it")
+        if section.options.get("hang"):
+            time.sleep(TOO_LONG)
         package = section.options.get("package")
         version = import_module(str(package)).VERSION if package else "toy"
         self.name = f"{version} {os.getpid()}"
@@ -42,10 +48,12 @@ class Toy:
 
     def _say(self, request: SpeechRequest) -> Clip | Unsaid:
         word, _, rest = request.text.partition(" ")
-        if word == "die" and not (rest and Path(rest.removeprefix("once ")).exists()):
+        if word in ("die", "hang") and not (rest and Path(rest.removeprefix("once ")).exists()):
             if rest:
                 Path(rest.removeprefix("once ")).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            if word == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(TOO_LONG)
         if word == "bug":
             raise ZeroDivisionError("a bug of the toy")
         if word == "refuse":

@@ -27,8 +27,12 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def make(tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str, *settings: str) -> Config:
-    path = config_file(tmp_path / f"{kind}.yaml", llm.base_url, corpus)
+    """One studio: each of Ray costs seconds of imports. TWO where it takes them to show something."""
+    path = config_file(tmp_path / f"{kind}.yaml", llm.base_url, corpus, engine__studios=1)
     return load_config(str(path), [f"engine.kind={kind}", *settings])
+
+
+TWO = "engine.studios=2"
 
 
 def checked(root: Path) -> Verification:
@@ -40,7 +44,7 @@ def checked(root: Path) -> Verification:
 def test_a_run_verifies_and_a_second_start_changes_nothing(
     tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str
 ) -> None:
-    config = make(tmp_path, llm, corpus, kind)
+    config = make(tmp_path, llm, corpus, kind, TWO)
     stats = run(config, tmp_path / "run", Silent())
     assert (stats.units_finished, stats.planned, stats.accepted) == (4, 8, 8)
     assert checked(tmp_path / "run").problems == []
@@ -59,7 +63,7 @@ def test_engines_and_numbers_of_workers_give_the_same_bytes(
 ) -> None:
     trees = []
     for number, settings in enumerate(
-        (["engine.kind=local"], ["engine.kind=ray"], ["engine.kind=ray", "engine.studios=1", "engine.window=1"])
+        (["engine.kind=local"], ["engine.kind=ray", TWO], ["engine.kind=ray", "engine.window=1"])
     ):
         config = make(tmp_path, llm, corpus, "any", "languages.zh=1", *settings)
         run(config, tmp_path / str(number), Silent())
@@ -76,7 +80,7 @@ def test_more_dialogues_add_units_and_touch_none(tmp_path: Path, llm: FakeLLM, c
     run(make(tmp_path, llm, corpus, kind, "dialogues=8"), out, observer)
     assert sorted(observer.units) == [2, 3]
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before}
-    run(make(tmp_path, llm, corpus, kind, "dialogues=8"), tmp_path / "at once", Silent())
+    run(make(tmp_path, llm, corpus, "local", "dialogues=8"), tmp_path / "at once", Silent())
     assert tree(out) == tree(tmp_path / "at once")
 
 
@@ -147,7 +151,7 @@ def test_a_damaged_text_is_named_and_its_neighbours_come_out(
     tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str
 ) -> None:
     out = tmp_path / "run"
-    run(make(tmp_path, llm, corpus, kind, "dialogues=2"), out, Silent())
+    run(make(tmp_path, llm, corpus, "local", "dialogues=2"), out, Silent())
     spoilt = RunFolder(out).text(1)
     spoilt.write_text("this is no text\n")
     observer = Silent()
@@ -155,7 +159,7 @@ def test_a_damaged_text_is_named_and_its_neighbours_come_out(
         run(make(tmp_path, llm, corpus, kind, "dialogues=6"), out, observer)
     assert observer.units == [2] and f"{spoilt}: line 1: Invalid JSON" in observer.troubles[0]
     spoilt.unlink()
-    assert run(make(tmp_path, llm, corpus, kind, "dialogues=6"), out, Silent()).accepted == 6
+    assert run(make(tmp_path, llm, corpus, "local", "dialogues=6"), out, Silent()).accepted == 6
 
 
 def test_two_such_dialogues_in_one_unit_cost_nobody_else(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
@@ -167,7 +171,7 @@ def test_two_such_dialogues_in_one_unit_cost_nobody_else(tmp_path: Path, llm: Fa
 
 def test_workers_that_never_open_end_the_run(tmp_path: Path, llm: FakeLLM, corpus: Path, ray_here: None) -> None:
     config = make(
-        tmp_path, llm, corpus, "ray", "tts.engines.kokoro.kind=tests.fakes:build_dying_tts", "engine.restarts=1"
+        tmp_path, llm, corpus, "ray", TWO, "tts.engines.kokoro.kind=tests.fakes:build_dying_tts", "engine.restarts=1"
     )
     with pytest.raises(RunIncomplete, match="all studio workers were lost"):
         run(config, tmp_path / "run", Silent())
@@ -203,19 +207,20 @@ def test_a_model_name_without_an_endpoint_is_refused(tmp_path: Path, llm: FakeLL
         run(make(tmp_path, llm, corpus, "local", "writer.base_url=null"), tmp_path / "run", Silent())
 
 
-def test_another_configuration_is_refused_and_named(tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str) -> None:
+def test_another_configuration_is_refused_and_named(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
+    """Before an engine is there."""
     out = tmp_path / "run"
-    run(make(tmp_path, llm, corpus, kind, "dialogues=4"), out, Silent())
+    run(make(tmp_path, llm, corpus, "local", "dialogues=4"), out, Silent())
     before = tree(out)
     with pytest.raises(RunMismatchError, match=r"audio.loudness is -23.0 there and -20.0 here"):
-        run(make(tmp_path, llm, corpus, kind, "dialogues=4", "audio.loudness=-20"), out, Silent())
+        run(make(tmp_path, llm, corpus, "local", "dialogues=4", "audio.loudness=-20"), out, Silent())
     with pytest.raises(RunMismatchError, match=r"speechchat regate"):
-        run(make(tmp_path, llm, corpus, kind, "dialogues=4", "judge.limits.en.wer=0.3"), out, Silent())
+        run(make(tmp_path, llm, corpus, "local", "dialogues=4", "judge.limits.en.wer=0.3"), out, Silent())
     with pytest.raises(RunMismatchError, match=r"never shrinks"):
-        run(make(tmp_path, llm, corpus, kind, "dialogues=2"), out, Silent())
+        run(make(tmp_path, llm, corpus, "local", "dialogues=2"), out, Silent())
     assert tree(out) == before
     # How the work is done may change at any time.
-    run(make(tmp_path, llm, corpus, kind, "dialogues=4", "writer.timeout=9", "engine.window=3"), out, Silent())
+    run(make(tmp_path, llm, corpus, "local", "dialogues=4", "writer.timeout=9", "engine.window=3"), out, Silent())
 
 
 def test_another_corpus_is_refused(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
@@ -252,7 +257,7 @@ def test_an_endpoint_that_refuses_ends_the_run(
 def test_an_endpoint_that_is_down_loses_nothing(tmp_path: Path, llm: FakeLLM, corpus: Path, kind: str) -> None:
     out = tmp_path / "run"
     config = make(tmp_path, llm, corpus, kind, "dialogues=4")
-    run(config, tmp_path / "undisturbed", Silent())
+    run(make(tmp_path, llm, corpus, "local", "dialogues=4"), tmp_path / "undisturbed", Silent())
     with pytest.raises(EndpointError, match=r"writer\.base_url"):
         run(make(tmp_path, llm, corpus, kind, "dialogues=4", "writer.base_url=http://127.0.0.1:9/v1"), out, Silent())
     run(config, out, Silent())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from pipeline.config import EngineConfig
-from pipeline.engine.pool import each
+from pipeline.engine.pool import each, each_together, finished
 from pipeline.errors import DataError, RunIncomplete
 
 
@@ -56,3 +61,40 @@ def test_nothing_to_do_starts_nothing() -> None:
 def test_a_killed_process_is_told() -> None:
     with pytest.raises(RunIncomplete, match=r"a worker process was killed .*run the same command again"):
         list(each(die, [1, 2, 3], EngineConfig(kind="local", studios=2)))
+
+
+def whoever(word: str) -> int:
+    """The process that it is done in; a word that is a path takes ten minutes, and lies there a second after it began:
+    what was done before it has been told by then."""
+    if os.sep in word:
+        time.sleep(1)
+        Path(word).touch()
+        time.sleep(600)
+    return os.getpid()
+
+
+def test_a_group_is_of_one_process() -> None:
+    groups = [tuple(f"{group}{place}" for place in range(3)) for group in "abcdef"]
+    done = dict(each_together(whoever, groups, EngineConfig(kind="local", studios=2)))
+    assert list(done) and len(done) == 18 and os.getpid() not in done.values()
+    assert all(len({done[word] for word in group}) == 1 for group in groups)
+    assert len(set(done.values())) == 2
+
+
+def test_what_is_done_is_not_lost_where_the_caller_is_interrupted(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    groups: Iterator[tuple[str, ...]] = iter([("1", "2", str(paths[0])), ("3", str(paths[1])), ("4", "5")])
+    with closing(each_together(whoever, groups, EngineConfig(kind="local", studios=2))) as outcomes:
+        given = [next(outcomes)[0]]
+        while not all(path.exists() for path in paths):
+            time.sleep(0.05)
+        given += [word for word, _ in finished(outcomes)]
+        assert list(outcomes) == []
+    assert {"1", "2", "3"} == set(given)
+    assert multiprocessing.active_children() == []
+
+
+def test_nothing_is_left_where_the_work_was_over() -> None:
+    outcomes = each(halve, [0, 2], EngineConfig(kind="local", studios=1))
+    assert [number for number, _ in outcomes] == [0, 2]
+    assert list(finished(outcomes)) == []

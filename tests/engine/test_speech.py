@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from pipeline.config import Config, TtsEngineConfig
 from pipeline.dialogue import Clip, ModelUse
 from pipeline.engine.base import make_job, open_studio
 from pipeline.engine.run import run
-from pipeline.errors import ConfigError, EndpointError
+from pipeline.errors import ConfigError, EndpointError, RunMismatchError
+from pipeline.shards.store import RunFolder
 from pipeline.voice import SpeechRequest, Unsaid
 from tests.fakes import FakeLLM, Silent, make_config, tree
 from tests.speech_server import Answer, says, speech_server
@@ -37,6 +40,29 @@ def build_cloner(section: TtsEngineConfig) -> ToneSynthesizer:
 
 def build_broken(section: TtsEngineConfig) -> ToneSynthesizer:
     raise RuntimeError("no kernel image is available")
+
+
+class Held(Cloner):
+    """Tells when it is opened and closed. With the option `gone` it is asked in vain."""
+
+    told: ClassVar[list[str]] = []
+
+    def __init__(self, section: TtsEngineConfig):
+        super().__init__()
+        self._gone = section.options.get("gone", False)
+        self.told.append("open")
+
+    def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip | Unsaid]:
+        if self._gone:
+            raise EndpointError("the server is gone")
+        return super().synthesize(requests)
+
+    def close(self) -> None:
+        self.told.append("close")
+
+
+def build_held(section: TtsEngineConfig) -> ToneSynthesizer:
+    return Held(section)
 
 
 def models(section: TtsEngineConfig) -> tuple[ModelUse, ...]:
@@ -122,6 +148,59 @@ def test_voices_that_change_under_a_run_are_not_spoken(tmp_path: Path, llm: Fake
     library(voices, kind="clip", recipe={"clip": "v0.wav"})
     with pytest.raises(ConfigError, match=r"cast\.library: .*voices\.yaml: the voices changed while the run"):
         open_studio(job)
+
+
+def test_a_library_that_changed_between_two_commands_is_named(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
+    voices, out = library(tmp_path / "voices.yaml", kind="clip"), tmp_path / "run"
+    config = make(tmp_path, llm, corpus, voices, CLONER, dialogues=2)
+    run(config, out, Silent())
+    before = tree(out)
+    library(voices, kind="clip", recipe={"clip": "v0.wav"})
+    named = r"speech would come out .*: cast\.library: .*voices\.yaml: the library of voices was \w{16} and is \w{16}"
+    with pytest.raises(RunMismatchError, match=named):
+        run(config, out, Silent())
+    # A run that an older program made does not say which library it had.
+    frozen = RunFolder(out).config
+    kept = [line for line in frozen.read_text("utf-8").splitlines() if not line.startswith("  voices: ")]
+    frozen.write_text("\n".join(kept), "utf-8")
+    with pytest.raises(RunMismatchError, match="prompts, voices, corpus or the program itself changed"):
+        run(config, out, Silent())
+    library(voices, kind="clip")
+    run(config, out, Silent())
+    assert len(kept) == len(before["config.yaml"].splitlines()) - 1
+    assert {**tree(out), "config.yaml": b""} == {**before, "config.yaml": b""}
+
+
+@pytest.mark.parametrize(
+    ("engine", "last", "error"),
+    [
+        ({}, {}, None),
+        ({"options": {"gone": True}}, {}, EndpointError),
+        ({}, {"recipe": {"name": "ann"}}, ConfigError),  # found when all engines are open
+    ],
+)
+def test_an_engine_is_closed_however_the_run_ends(
+    tmp_path: Path,
+    llm: FakeLLM,
+    corpus: Path,
+    engine: dict[str, Any],
+    last: dict[str, Any],
+    error: type[Exception] | None,
+) -> None:
+    Held.told.clear()
+    voices = library(tmp_path / "voices.yaml", kind="clip", **last)
+    held = {"kind": "tests.engine.test_speech:build_held", **engine}
+    config = make(tmp_path, llm, corpus, voices, held, dialogues=2)
+    with pytest.raises(error) if error else nullcontext():
+        run(config, tmp_path / "run", Silent())
+    assert Held.told == ["open", "close"]
+
+
+def test_connections_end_with_the_run(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
+    with speech_server() as server:
+        config = make(tmp_path, llm, corpus, library(tmp_path / "voices.yaml"), served(server.url), dialogues=2)
+        assert run(config, tmp_path / "run", Silent()).accepted == 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "speech over HTTP"]
 
 
 def test_a_library_that_was_moved_gives_the_same_bytes(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:

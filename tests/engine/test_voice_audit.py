@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,8 @@ from pipeline.config import Config, TtsEngineConfig
 from pipeline.dialogue import Clip, Language, ModelUse, Score, Transcript
 from pipeline.engine.voice_audit import audit, read_measured
 from pipeline.engine.voice_figures import reasons
-from pipeline.engine.voice_measure import HEARD, Measured, median_pitch, texts
+from pipeline.engine.voice_measure import HEARD, Measured, median_pitch
+from pipeline.engine.voice_measure import texts as sentences
 from pipeline.engine.voice_plan import Limits, audit_config, plan_audit
 from pipeline.errors import ConfigError, DataError, UsageError
 from pipeline.voice import SpeechRequest, Unsaid
@@ -32,7 +35,8 @@ LOG = "SPEECHCHAT_TEST_SPOKEN"
 
 
 class Talkers(ToneSynthesizer):
-    """Voices called `mute…` say nothing, `broken…` break down. Each is asked: nothing is remembered of chance."""
+    """Voices called `mute…` say nothing, `broken…` break down, `slow…` take ten minutes. Each is asked: nothing is
+    remembered of chance."""
 
     batch = 8
     deterministic = False
@@ -43,6 +47,8 @@ class Talkers(ToneSynthesizer):
             if path := os.environ.get(LOG):
                 with Path(path).open("a", encoding="utf-8") as log:
                     log.write(f"{request.voice.id} {len(requests)}\n")
+            if request.voice.id.startswith("slow"):
+                time.sleep(600)
             if request.voice.id.startswith("broken"):
                 raise ValueError("a bug in the engine")
             if request.voice.id.startswith("mute"):
@@ -56,13 +62,19 @@ class Ears:
     name = "ears"
     rate = 16000
     deterministic = True
+    careful = True
 
-    def transcribe(self, clips: Sequence[Clip], languages: Sequence[Language]) -> list[Transcript]:
+    def __init__(self) -> None:
+        self._lock = multiprocessing.RLock()  # as tqdm makes one, which real ones use
+
+    def transcribe(
+        self, clips: Sequence[Clip], languages: Sequence[Language], careful: bool = False, texts: object = None
+    ) -> list[Transcript]:
         if said := _talkers.said():
             self._voice = said[-1].voice.id
             self._texts = [request.text for request in said if request.voice.id == self._voice]
         wrong = self._voice.startswith("mumble") or (self._voice.startswith("packed") and len(clips) == 1)
-        heard = "something else" if wrong else " ".join(t for t in texts(languages[0], HEARD) if t in self._texts)
+        heard = "something else" if wrong else " ".join(t for t in sentences(languages[0], HEARD) if t in self._texts)
         return [Transcript(heard if not place else "", -0.1, 0.0, 1.0) for place in range(len(clips))]
 
 
@@ -162,7 +174,7 @@ def test_what_was_measured_of_a_voice(done: Path) -> None:
     clip, rate = audio.decode((done / "clips" / "anna.flac").read_bytes())
     assert rate == 16000 and len(clip) > 3 * rate
     voice = load_library(done.parent / "own.yaml").voice("anna")
-    requests = [SpeechRequest(text, "en", voice, 0, 1.0, 0) for text in texts("en", ["embed"])]
+    requests = [SpeechRequest(text, "en", voice, 0, 1.0, 0) for text in sentences("en", ["embed"])]
     made = [
         audio.resample(clip, Judge.rate) for clip in ToneSynthesizer().synthesize(requests) if isinstance(clip, Clip)
     ]
@@ -177,7 +189,7 @@ def test_who_fails_is_rejected_with_the_reason(done: Path) -> None:
     lines = dict(line.split("\t") for line in (done / "rejected.txt").read_text("utf-8").splitlines())
     assert set(lines) == {"mumble", "mute"}
     assert re.fullmatch(r"wer \d\.\d{3}", lines["mumble"])
-    first = texts("en", ["embed"])[0]
+    first = sentences("en", ["embed"])[0]
     assert lines["mute"].startswith(f"fault refused: {first}") and rows["mute"]["embedding"] is None
     assert not (done / "clips" / "mute.flac").exists()
     # What is misheard in one window is heard again, sentence by sentence.

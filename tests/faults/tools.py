@@ -42,7 +42,7 @@ class Driver:
         while not (found := condition()):
             assert self.process.poll() is None, f"ended too early: {self.said}"
             assert time.monotonic() < deadline, f"not reached: {self.said}"
-            time.sleep(0.005)
+            time.sleep(0.02)  # what is looked for lasts 0.1 s, and looking takes CPU from the program
         return found
 
     def family(self) -> list[psutil.Process]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import soundfile as sf
 from typer.testing import CliRunner, Result
 
 from pipeline import audio
-from pipeline.shards.reader import read_unit
+from pipeline.shards.reader import read_rejects, read_takes, read_unit
 from pipeline.shards.store import RunFolder
 from tests.synthetic import MISHEARD, STUMBLES, make_run
 
@@ -69,34 +70,43 @@ class Page(HTMLParser):
         self.articles: dict[str, dict[str, str | None]] = {}
         self.text: dict[str, str] = {}
         self.marks: dict[str, list[tuple[str, str]]] = {}
-        self._key = self._tag = ""
+        self.takes: dict[str, list[bytes]] = {}
+        self._key = self._mark = ""
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         self.elements.append((tag, values))
-        self._tag = tag
+        if tag in ("del", "ins") and self._key:
+            self._mark = tag
+            self.marks[self._key].append((tag, ""))
         if tag == "article":
             self._key = values["id"] or ""
             self.articles[self._key] = values
-            self.text[self._key], self.marks[self._key] = "", []
-        if tag in ("audio", "img"):
+            self.text[self._key], self.marks[self._key], self.takes[self._key] = "", [], []
+        if tag == "img" or values.get("class") == "whole":
             self.articles[self._key][tag] = values["src"]
+        elif tag == "audio":
+            self.takes[self._key].append(_data(values["src"], "audio/flac"))
 
     def handle_endtag(self, tag: str) -> None:
-        self._tag = ""
+        self._mark = "" if tag == self._mark else self._mark
         self._key = "" if tag == "article" else self._key
 
     def handle_data(self, data: str) -> None:
         if self._key:
             self.text[self._key] += data
-            if self._tag in ("del", "ins"):
-                self.marks[self._key].append((self._tag, data))
+            if self._mark:
+                self.marks[self._key][-1] = (self._mark, self.marks[self._key][-1][1] + data)
 
     def payload(self, key: str, tag: str, kind: str) -> bytes:
-        head, _, data = (self.articles[key][tag] or "").partition(",")
-        assert head == f"data:{kind};base64"
-        return base64.b64decode(data, validate=True)
+        return _data(self.articles[key][tag], kind)
+
+
+def _data(link: str | None, kind: str) -> bytes:
+    head, _, data = (link or "").partition(",")
+    assert head == f"data:{kind};base64"
+    return base64.b64decode(data, validate=True)
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +168,12 @@ def test_reads_no_further_than_the_limit(run: RunFolder, script: ModuleType, tmp
 def test_key_shows_turns_takes_and_differences(run: RunFolder, script: ModuleType, tmp_path: Path) -> None:
     result = call(script, run.root, "--key", "en-000001-00", "--no-png", "--out", tmp_path)
     text = " ".join(result.stdout.split())
-    said, misheard = next(iter(STUMBLES.items()))
-    assert f"take 0 at speed 1 refused for wer, wer 0.167, heard {misheard!r}" in text
+    said = next(iter(STUMBLES))
+    assert (
+        "take 0, first take, bf_emma (kokoro) at speed 1: refused for wer, wer 0.167, heard what do you call that"
+        in text
+    )
+    assert "take 1, again, bf_emma (kokoro) at speed 0.88: passed" in text
     assert f"spoken {said} heard {said}" in text
     assert "written It is the Seine & it runs < 800 km." in text
     assert list(Page(tmp_path / "index.html").articles) == ["en-000001-00"]
@@ -192,9 +206,53 @@ def test_page_escapes_and_marks(shown: tuple[Result, Path]) -> None:
     page = Page(shown[1] / "index.html")
     assert "It is the Seine & it runs < 800 km." in page.text["en-000001-00"]
     assert "runs &lt; 800 km" in (shown[1] / "index.html").read_text("utf-8")
-    assert page.marks["en-000000-00"] == [("del", "she"), ("ins", "he"), ("del", "sea"), ("ins", "these")]
-    assert page.marks["en-000001-00"] == []
+    hopeless = [("del", "she"), ("ins", "he"), ("del", "sea"), ("ins", "these")]
+    # First of a take of the turn before that was refused; then of the take that stands.
+    assert page.marks["en-000000-00"][:6] == [("del", "river"), ("ins", "liver"), *hopeless]
+    assert page.marks["en-000001-00"] == [("del", "river"), ("ins", "liver")]  # of the refused take alone
+    assert "<del><b>r</b>iver</del><ins><b>l</b>iver</ins>" in (shown[1] / "index.html").read_text("utf-8")
     assert next(iter(MISHEARD.values())) in page.text["en-000000-00"]
+
+
+def test_mandarin_is_marked_character_by_character(shown: tuple[Result, Path]) -> None:
+    page = Page(shown[1] / "index.html")
+    marked = [key for key, marks in page.marks.items() if marks == [("del", "两"), ("ins", "凉")]]
+    assert marked and all(key.startswith("zh-") for key in marked)
+
+
+def test_page_tells_and_plays_every_attempt(run: RunFolder, shown: tuple[Result, Path]) -> None:
+    page, key = Page(shown[1] / "index.html"), "en-000000-00"
+    manifest = next(item for item in run.manifests() if item.unit == 0)
+    reject, encoded = next(item for item in read_rejects(run, manifest) if item[0].id == key)
+    kept = {turn: sample.take for turn, sample in enumerate(encoded.sample.turns)} if encoded else {}
+    others = [(turn.turn, take) for turn in reject.turns for take in turn.takes if take.take != kept[turn.turn]]
+    clips = [(clip.turn, clip.take) for clip in read_takes(run, manifest)[key]]
+    assert clips == [(turn, take.take) for turn, take in others] and others
+    for (_, take), flac in zip(others, page.takes[key], strict=True):
+        samples, rate = audio.decode(flac)
+        assert len(samples) / rate == pytest.approx(take.seconds, abs=0.001)
+    for turn in reject.turns:
+        for take in turn.takes:
+            assert f"{take.voice} (kokoro) at speed {take.speed:g}" in page.text[key]
+    assert "again, " in page.text[key] and "the one in the tracks" in page.text[key]
+    assert page.takes["en-000001-00"] == []  # of accepted dialogues no other take is kept
+
+
+def test_a_refused_turn_shows_scores_and_which_gate_they_break(shown: tuple[Result, Path]) -> None:
+    text = (shown[1] / "index.html").read_text("utf-8")
+    _, _, article = text.partition('<article id="en-000000-00"')
+    assert re.search(r'title="word error rate \(en\)" class="bad">wer 0\.500<', article.partition("</article>")[0])
+
+
+def test_what_is_alike_in_two_words_is_no_difference(script: ModuleType) -> None:
+    turns = sys.modules["inspect_turns"]
+    [same, pair] = turns.marks("the river", "the liver", "en")
+    assert same.same and (pair.said, pair.heard) == (((False, "r"), (True, "iver")), ((False, "l"), (True, "iver")))
+    [_, other] = turns.marks("the river", "the dog", "en")
+    assert (other.said, other.heard) == (((False, "river"),), ((False, "dog"),))
+    [_, lost] = turns.marks("the river", "the", "en")
+    assert (lost.said_text, lost.heard) == ("river", ())
+    assert turns.marks("It costs $5.", "it costs five dollars", "en") == ()
 
 
 def test_page_plays_both_tracks(run: RunFolder, shown: tuple[Result, Path]) -> None:

@@ -84,7 +84,7 @@ def reindex(folder: RunFolder, unit: int = 0) -> None:
     rejects = [reject for reject, _ in read_rejects(folder, manifest)]
     samples = [item.sample for item, _ in found]
     folder.manifest(unit, "train").write_text(
-        summarize(planned, samples, rejects, digests, manifest.files).model_dump_json() + "\n"
+        summarize(planned, samples, rejects, manifest.takes, digests, manifest.files).model_dump_json() + "\n"
     )
     refit(folder, unit)
 

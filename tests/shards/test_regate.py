@@ -95,6 +95,31 @@ def test_tighter_limits_reject_with_a_reason_and_keep_the_clips(source: RunFolde
         assert "mos" in {take.reason for turn in encoded.sample.turns for take in turn.takes if take.take == turn.take}
 
 
+def test_floors_refuse_what_lies_below_them(source: RunFolder, tmp_path: Path) -> None:
+    before = {key: item for key, item in samples(source).items() if item.sample.language == "en"}
+    floor = sorted(min(_mos(item)) for item in before.values())[2]
+    again(source, tmp_path / "out", f"judge.floors.en={{mos_ovr: {floor}}}")
+    out = RunFolder(tmp_path / "out")
+    expected = {key for key, item in before.items() if min(_mos(item)) < floor}
+    assert expected and {key for key, (reject, _) in rejects(out).items() if reject.reason == "mos_ovr"} == expected
+    assert set(before) - expected <= set(samples(out))
+
+
+def test_score_only_takes_back_all_that_was_heard(source: RunFolder, tmp_path: Path) -> None:
+    stats = again(source, tmp_path / "out", "judge.mode=score_only")
+    assert stats.rejected == {"filter: url": 1} and stats.accepted == 11
+    back = set(samples(RunFolder(tmp_path / "out"))) - set(samples(source))
+    assert back == {key for key, (_, encoded) in rejects(source).items() if encoded}
+
+
+def test_a_gate_on_what_the_run_did_not_measure_is_refused(source: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"judge\.floors\.en\.similarity needs a speaker encoder: quality\.speaker is none"
+    ):
+        regate(source.root, tmp_path / "out", ["judge.floors.en={similarity: 0.5}"], Silent())
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
 def _mos(item: Encoded) -> list[float]:
     return [score.value for turn in item.sample.turns for score in turn.scores if score.name == "mos_ovr"]
 

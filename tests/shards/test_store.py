@@ -144,6 +144,7 @@ def test_discard_removes_one_unit_only(tmp_path: Path) -> None:
         "shards/train/000/unit-000000.parquet",
         "rejects/000/unit-000000.jsonl",
         "rejects/000/unit-000000.tar",
+        "rejects/000/unit-000000.takes.tar",
     }
 
 

@@ -197,7 +197,7 @@ def test_no_damage_makes_verify_raise(folder: RunFolder, healthy: RunFolder, dat
         found = checked(folder, decode=True).problems
         is_manifest = name.startswith("shards") and name.endswith(".json")
         assert (damaged == whole) == (not found) or is_manifest
-        unit = int(path.stem.removeprefix("unit-"))
+        unit = int(path.name.partition(".")[0].removeprefix("unit-"))
         if not is_manifest:
             refit(folder, unit)
             checked(folder, decode=True)

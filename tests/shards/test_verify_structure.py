@@ -28,7 +28,7 @@ def _mixed(content: Members) -> Members:
         (lambda content: [content[1], content[0], *content[2:]], "where KEY.json belongs"),
         (lambda content: [*content, ("notes.txt", b"hello")], "'notes.txt' where KEY.json belongs"),
         (lambda content: [*content[:3], ("stray.json", b"{}"), *content[3:]], "where KEY.user.flac belongs"),
-        (lambda content: [(f"ü{content[0][0]}", content[0][1]), *content[1:]], "where KEY.json belongs"),
+        (lambda content: [(f"ü{content[0][0]}", content[0][1]), *content[1:]], "where a plain file with an ASCII name"),
         (_mixed, "members of different samples are mixed"),
         (lambda content: [("zz.json", content[0][1]), *content[1:]], "mixed|says that its key is"),
         (lambda content: [(content[0][0], b"{}"), *content[1:]], "Field required"),

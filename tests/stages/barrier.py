@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.config import Config, DedupConfig
 from pipeline.dialogue import Dialogue, Reject, Role, Source, TextLine, Turn
 from pipeline.plan import Unit, plan_units
-from pipeline.shards.store import Manifest, RunFolder, publish
+from pipeline.shards.store import MANIFEST_VERSION, Manifest, RunFolder, publish
 from pipeline.stages.dedup import apply_barrier, read_verdicts
 
 SIZE = 4
@@ -62,8 +62,10 @@ def write_run(root: Path, config: Config, texts: Mapping[int, str | None], run: 
 def finish(folder: RunFolder, unit: int) -> None:
     """As if the unit had been spoken."""
     manifest = Manifest.model_construct(
-        version=1, unit=unit, split="train", planned=SIZE, accepted=SIZE, rejected={}, languages={"en": SIZE},
+        version=MANIFEST_VERSION, unit=unit, split="train", planned=SIZE, accepted=SIZE, rejected={},
+        languages={"en": SIZE},
         turns=8, llm_turns=8, retaken_turns=0, seconds=1.0, user_seconds=1.0, assistant_seconds=1.0, error_rates=(),
+        rejected_languages={}, takes=0, repairs=(), lengths=(), refusals=(),
         text_digest="", speech_digest="", judge_digest="", files=(),
     )  # fmt: skip
     publish(folder.manifest(unit, "train"), manifest.model_dump_json().encode())

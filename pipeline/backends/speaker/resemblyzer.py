@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.backends.speaker.melspectrogram import mel_power
 from pipeline.backends.speaker.torch_file import read_tensors
+from pipeline.config import Config
 from pipeline.dialogue import Clip, ModelUse
 from pipeline.errors import ModelError
 from pipeline.models import main_file, uses
@@ -114,12 +115,12 @@ def window_starts(samples: int, density: float) -> list[int]:
     return starts
 
 
-def models() -> tuple[ModelUse, ...]:
+def models(config: Config | None = None) -> tuple[ModelUse, ...]:
     """What `build` would load; nothing is loaded for it."""
     return (uses("resemblyzer", "speaker"),)
 
 
-def build() -> Resemblyzer:
+def build(config: Config | None = None) -> Resemblyzer:
     return Resemblyzer()
 
 

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 
 from pipeline.backends.faults import Fault, connection_fault, no_answer, one_line, status_fault
+from pipeline.backends.patience import Patience, client_of, server_address, together
 from pipeline.backends.tts.answer import BadAnswer, read_clip
 from pipeline.backends.tts.template import OPENAI, Form, Template, UnfitVoice
 from pipeline.config import TtsEngineConfig
@@ -27,9 +25,6 @@ from pipeline.voice import SpeechRequest, Unsaid, VoiceKind
 RATE = 24000
 """Hz of all clips, whatever the server sends: what most of these models speak at, and the assistant's track has."""
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_LONGEST_BACKOFF = 8.0  # seconds
-_PATIENCE = 300.0  # seconds; a server that wants to be left alone for longer is not waited for
 _HOPELESS = 8  # requests that were refused before a single one was served
 _WORDS: dict[Language, str] = {"en": "Hello.", "zh": "你好。"}
 
@@ -48,62 +43,29 @@ class Http:
 
     def __init__(self, section: TtsEngineConfig, backoff: float = 0.5):
         models(section)
-        url, host = _address(section)
         self.name = section.model
         self.languages: frozenset[Language] = frozenset(section.languages)
         self.kinds: frozenset[VoiceKind] = frozenset(section.takes)
         self.stochastic = section.stochastic
         self._section = section
-        self._backoff = backoff
         self._template = Template(section.body or OPENAI, section.takes, section.model)
-        # An address may carry a password or a key, and messages are copied into issues.
-        shown = urlsplit(url)
-        shown = shown._replace(netloc=shown.netloc.rpartition("@")[2], query="", fragment="")
-        self._at = f"tts.engines.*.base_url={shown.geturl()}"
-        self._served = 0
+        self._at = f"tts.engines.*.base_url={_address(section)}"
         self._refusals: list[str] = []
         self._good: SpeechRequest | None = None
-        # All connections belong to one event loop, in a thread of its own that serves the callers'.
-        self._loop = asyncio.new_event_loop()
-        self._rests_until = self._loop.time()
-        self._slots = asyncio.Semaphore(section.concurrency)
+        self._patience = Patience("speech over HTTP", section.concurrency, backoff)
         self._probing = asyncio.Lock()
-        self._client = openai.AsyncOpenAI(
-            base_url=url,
-            api_key=os.environ.get(section.key) or "none",
-            timeout=openai.Timeout(section.timeout, connect=section.timeout / 2),
-            max_retries=0,
-            # A proxy of the environment has no way back to this machine's loopback.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if host in _LOOPBACK else None,
-        )
-        self._thread = threading.Thread(target=self._loop.run_forever, name="speech over HTTP", daemon=True)
-        self._thread.start()
+        self._client = client_of(section.base_url or "", os.environ.get(section.key), section.timeout)
 
     def synthesize(self, requests: Sequence[SpeechRequest]) -> list[Clip | Unsaid]:
-        future = asyncio.run_coroutine_threadsafe(self._all(requests), self._loop)
-        try:
-            return future.result()
-        finally:
-            future.cancel()  # what is still under way when the caller is interrupted
+        return self._patience.run(self._all(requests))
 
     def close(self) -> None:
         """Ends the connections and the thread. Safe to call again."""
-        if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        self._patience.close(self._client)
 
     async def _all(self, requests: Sequence[SpeechRequest]) -> list[Clip | Unsaid]:
-        tasks = [asyncio.ensure_future(self._say(request)) for request in requests]
-        try:
-            said = list(await asyncio.gather(*tasks))
-        finally:
-            # After a first failure nobody waits for the others, and some of them cost money.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if not self._served and len(self._refusals) >= _HOPELESS:
+        said = await together([self._say(request) for request in requests])
+        if not self._patience.served and len(self._refusals) >= _HOPELESS:
             raise EndpointError(
                 f"{self._refusals[-1]}; it served none of {len(self._refusals)} requests: "
                 "check body, model and takes of the engine"
@@ -122,16 +84,16 @@ class Http:
                 raise EndpointError(str(fault)) from None
             if fault.kind == "passing":
                 await self._check_server(request, fault)
-            if not self._served:
+            if not self._patience.served:
                 self._refusals.append(str(fault))
             # It goes into the rejects, which are published: where the server is, is nobody's business there.
             return Unsaid("refused", str(fault).replace(self._at, "tts.engines.*"))
 
     async def _check_server(self, request: SpeechRequest, fault: Fault) -> None:
         """Is the server to blame for a request that failed each time? Raises EndpointError if nobody is served."""
-        before = self._served
+        before = self._patience.served
         async with self._probing:
-            if self._served > before:
+            if self._patience.served > before:
                 return
             # A voice that was served before: this request's own may be what the server stumbles over.
             known = self._good or request
@@ -143,45 +105,17 @@ class Http:
 
     async def _persist(self, request: SpeechRequest, retries: int) -> Clip:
         """One clip. Raises UnfitVoice, and Fault when the retries are used up."""
-        delay = self._backoff
-        while True:
-            before = self._served
-            try:
-                clip = await self._try(request)
-            except Fault as fault:
-                if fault.kind not in ("passing", "unsent"):
-                    raise
-                # A server that is only busy serves the others meanwhile: that is no fault of this request's.
-                if not (fault.status in (429, 503) and self._served > before):
-                    retries -= 1
-                if retries < 0:
-                    raise
-                self._rest(fault)
-                if not fault.after:
-                    # The jitter keeps those that failed together from coming back together.
-                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                    delay = min(2 * delay, _LONGEST_BACKOFF)
-            else:
-                self._served, self._good = self._served + 1, request
-                return clip
-
-    def _rest(self, fault: Fault) -> None:
-        """Leave the server alone for as long as it says."""
-        after = fault.after or 0.0
-        if after > _PATIENCE:
-            raise Fault("endpoint", f"{fault}; it wants to be left alone for {after:.0f} s")
-        self._rests_until = max(self._rests_until, self._loop.time() + after * random.uniform(1.0, 1.1))
+        clip = await self._patience.persist(lambda: self._try(request), retries)
+        self._good = request
+        return clip
 
     async def _try(self, request: SpeechRequest) -> Clip:
-        async with self._slots:
-            while (wait := self._rests_until - self._loop.time()) > 0:
-                await asyncio.sleep(wait)
-            data, headers = await self._post(self._template.fill(request), request)
+        data, headers = await self._post(self._template.fill(request), request)
         try:
             return read_clip(data, headers, self.rate)
         except BadAnswer as error:
             message = f"{self._at} sent {one_line(error, self._section.key)}"
-            if not self._served and headers.get("content-type", "").startswith("text/html"):
+            if not self._patience.served and headers.get("content-type", "").startswith("text/html"):
                 raise Fault("endpoint", f"{message}; check base_url and path of the engine") from None
             raise Fault("passing", message) from None
 
@@ -209,7 +143,7 @@ class Http:
     def _status_fault(self, error: openai.APIStatusError, request: SpeechRequest) -> Fault:
         code, section = error.status_code, self._section
         # One that serves others knows the path and the model, and some say 404 of a voice.
-        lost = not self._served and (request.voice.recipe.name or request.voice.id) not in str(error)
+        lost = not self._patience.served and (request.voice.recipe.name or request.voice.id) not in str(error)
         if code == 404 and not lost:
             return Fault("request", f"{self._at} failed a request (404): {one_line(error, section.key)}", status=code)
         if code in (404, 405):
@@ -222,18 +156,9 @@ class Http:
         return status_fault(error, self._at, section.key)
 
 
-def _address(section: TtsEngineConfig) -> tuple[str, str]:
-    """Base URL and host. Raises ConfigError for what a server cannot be asked without."""
-    url = section.base_url
-    try:
-        parts = urlsplit(url or "")
-        host = parts.hostname if parts.scheme in ("http", "https") else None
-    except ValueError:
-        host = None
-    if url is None or host is None:
-        shown = url and url.rpartition("@")[2]  # without a password
-        raise ConfigError(f"tts.engines.*.base_url={shown!r} is no address like http://127.0.0.1:8880/v1 (kind: http)")
-    return url, host
+def _address(section: TtsEngineConfig) -> str:
+    """The server's, as messages show it. Raises ConfigError for what a server cannot be asked without."""
+    return server_address(section.base_url, "tts.engines.*.base_url", "kind: http")
 
 
 def models(section: TtsEngineConfig) -> tuple[ModelUse, ...]:

@@ -7,8 +7,9 @@ environment.packages, .image: an actor of Ray on the worker's node, in a `runtim
 Either speaks in frames, a line of JSON and then float32 samples, so that no two environments need the same numpy or
 pydantic. Either ends with the worker that holds it.
 
-When it dies, what it was asked is asked again, one by one, of a new one: the worker loses nothing but time, and a
-request that kills it twice is `Unsaid`. An engine that only dies ends the run, which can be resumed.
+When it dies, or says nothing for so long that it is killed, what it was asked is asked again, one by one, of a new one:
+the worker loses nothing but time, and a request that ends it twice is `Unsaid`. An engine that only dies ends the run,
+which can be resumed.
 """
 
 from __future__ import annotations
@@ -34,10 +35,17 @@ from pipeline.speech_sections import EnvironmentConfig, TtsEngineConfig
 from pipeline.voice import SpeechRequest, Unsaid, VoiceKind
 
 DEATHS = 8
-"""Deaths with no answer between them after which an engine is given up. One deadly request costs three."""
+"""Deaths with no answer between them after which an engine is given up. One deadly request costs two."""
+
+START = 3600.0
+"""Seconds that an engine may take to load: gigabytes from a network's file system, or a download of Coqui's."""
+
+ALLOWANCE = 300.0
+"""Seconds that an answer may take beyond `timeout` for each request: first answers compile kernels, workers share a
+GPU, and a CPU may need minutes for a long text."""
 
 SETUP = 3600
-"""Seconds that Ray may take to install packages: a TTS with CUDA is gigabytes."""
+"""Seconds that Ray may take, before START, to install packages: a TTS with CUDA is gigabytes."""
 
 NEEDS = "pydantic, pyyaml, numpy and soxr"
 _REQUESTS = TypeAdapter(list[SpeechRequest])
@@ -79,13 +87,18 @@ def _runtime_env(environment: EnvironmentConfig) -> dict[str, Any]:
 
 
 class _Died(Exception):
-    """The process of the engine has ended; str: what is known about it."""
+    """The process of the engine has ended, or does not answer; str: what is known about it."""
 
 
 class _Link(Protocol):
-    """A way to a `Host`. `ask` raises _Died where it is no longer there."""
+    """A way to a `Host`. start: seconds that its first answer may take."""
 
-    def ask(self, frame: bytes) -> bytes: ...
+    start: float
+
+    def ask(self, frame: bytes, limit: float) -> bytes:
+        """Raises _Died where nobody is there, or no answer in `limit` seconds; it is of no use then."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -103,6 +116,7 @@ class Outside:
     def __init__(self, name: str, section: TtsEngineConfig, connect: Callable[[], _Link], place: str):
         self._connect = connect
         self._place = place
+        self._timeout = section.timeout
         inner = section.model_copy(update={"environment": EnvironmentConfig()})
         # An actor of Ray without a GPU of its own is shown none: it is the worker's that it uses.
         devices = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -119,26 +133,27 @@ class Outside:
         with self._lock:
             return self._speak(list(requests))
 
-    def _speak(self, requests: list[SpeechRequest]) -> list[Clip | Unsaid]:
-        try:
-            return self._ask(requests)
-        except _Died:
-            if len(requests) > 1:
-                return [result for request in requests for result in self._speak([request])]
+    def close(self) -> None:
+        """Ends the process. Safe to call again; what is asked after it starts a new one."""
+        with self._lock:
+            self._drop()
+
+    def _speak(self, requests: list[SpeechRequest], again: bool = False) -> list[Clip | Unsaid]:
         try:
             return self._ask(requests)
         except _Died as death:
-            return [Unsaid("refused", f"it ended the process of the engine twice: {death}")]
+            if again:
+                return [Unsaid("refused", f"it ended the process of the engine twice: {death}")]
+        return [result for request in requests for result in self._speak([request], again=True)]
 
     def _ask(self, requests: list[SpeechRequest]) -> list[Clip | Unsaid]:
         try:
             link = self._link or self._open()
-            answer = link.ask(frame_of({"requests": _REQUESTS.dump_python(requests, mode="json")}))
+            frame = frame_of({"requests": _REQUESTS.dump_python(requests, mode="json")})
+            answer = link.ask(frame, ALLOWANCE + self._timeout * len(requests))
         except BaseException as error:
             # Whatever it was: an answer that is still on its way must not be taken for that of the next request.
-            if self._link is not None:
-                self._link.close()
-                self._link = None
+            self._drop()
             if not isinstance(error, _Died):
                 raise
             self._deaths += 1
@@ -151,10 +166,15 @@ class Outside:
         self._deaths = 0
         return read_clips(answer)
 
+    def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
     def _open(self) -> _Link:
         link = self._connect()
         try:
-            told = read_header(link.ask(self._opening))[0]
+            told = read_header(link.ask(self._opening, link.start))[0]
         except BaseException:
             link.close()
             raise
@@ -166,6 +186,8 @@ class Outside:
 
 class _Child:
     """A process of another Python."""
+
+    start = START
 
     def __init__(self, python: Path):
         self._process = subprocess.Popen(
@@ -180,15 +202,27 @@ class _Child:
         # Also where nobody closes it: at the latest when this process ends.
         self.close = weakref.finalize(self, _end, self._process)
 
-    def ask(self, frame: bytes) -> bytes:
+    def ask(self, frame: bytes, limit: float) -> bytes:
         assert self._process.stdin is not None and self._process.stdout is not None
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        watch = threading.Timer(limit, give_up)
+        watch.daemon = True
+        watch.start()
         try:
             write(self._process.stdin, frame)
             answer = read(self._process.stdout)
         except (BrokenPipeError, ConnectionResetError):
             answer = None
+        finally:
+            watch.cancel()
         if answer is None:
-            raise _Died(self._last_words())
+            words = self._last_words()
+            raise _Died(f"no answer in {limit:g} s, {words}" if late.is_set() else words)
         return answer
 
     def _last_words(self) -> str:
@@ -232,6 +266,8 @@ serve()
 class _Actor:
     """An actor of Ray in an environment that Ray makes. It is the worker's own, on its node, and dies with it."""
 
+    start = SETUP + START
+
     def __init__(self, runtime_env: dict[str, Any], key: str):
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -252,12 +288,14 @@ class _Actor:
             .remote()
         )
 
-    def ask(self, frame: bytes) -> bytes:
+    def ask(self, frame: bytes, limit: float) -> bytes:
         import ray
-        from ray.exceptions import RayError, RuntimeEnvSetupError
+        from ray.exceptions import GetTimeoutError, RayError, RuntimeEnvSetupError
 
         try:
-            answer: bytes = ray.get(self._actor.handle.remote(frame))
+            answer: bytes = ray.get(self._actor.handle.remote(frame), timeout=limit)
+        except GetTimeoutError:
+            raise _Died(f"no answer in {limit:g} s") from None
         except RuntimeEnvSetupError as error:
             python = ".".join(map(str, sys.version_info[:3]))
             raise ModelError(

@@ -35,6 +35,8 @@ _MANDARIN_SAME = str.maketrans(
     {"〇": "零", "『": "「", "』": "」", "〈": "《", "〉": "》", "‘": "“", "’": "”", "'": '"', "-": "—", "–": "—"}
     | dict.fromkeys("·・‧•", "")
 )
+# Words that end a sentence more often than they are short for another: the reader would say "I said number".
+_STOP = re.compile(r"\b([Nn]o|[Ff]ig|[Ss]at|[Ss]un|[Ww]ed|[Ee]d|[Hh]on)\.(?!\s?\d)")
 _LOADING = threading.Lock()
 
 
@@ -102,7 +104,7 @@ class Phonemes:
 
     def _english(self, text: str, accent: str) -> tuple[str, list[str]]:
         odd = [char for char in text if char not in _ENGLISH_MARKS and not self._knows(char, accent)]
-        return ("", odd) if odd else (_reader(accent)(text), [])
+        return ("", odd) if odd else (_reader(accent)(_STOP.sub(r"\1 .", text)), [])
 
     def _mandarin(self, text: str) -> tuple[str, list[str]]:
         text = text.translate(_MANDARIN_SAME)

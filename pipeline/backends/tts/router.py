@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import soxr
@@ -48,6 +49,13 @@ class Router:
             for place, result in zip(places, said, strict=True):
                 results[place] = result
         return results
+
+    def close(self) -> None:
+        """Ends what engines hold outside this process, such as connections. No thread may be speaking."""
+        with ExitStack() as stack:  # all of them, also where one fails
+            for queue in self._engines.values():
+                if hasattr(queue.engine, "close"):
+                    stack.callback(queue.engine.close)
 
     def _speak(self, queue: _Queue, requests: list[SpeechRequest]) -> list[Clip | Unsaid]:
         faults = [_fault(queue.engine, request) for request in requests]

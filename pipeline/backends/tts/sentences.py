@@ -82,6 +82,15 @@ def split(text: str, size: Callable[[str], int], comfortable: int, limit: int) -
     return [Piece(text, 0.0)]
 
 
+def clauses(text: str) -> list[Piece]:
+    """`text` cut at every end of a sentence or clause inside it: one piece where there is none."""
+    for kind in (_AT_SENTENCES, _INSIDE[0]):
+        for first, last in _places(text, kind.pattern):
+            left, right = clauses(text[:first]), clauses(text[last:])
+            return [*left[:-1], replace(left[-1], pause=kind.pause), *right]
+    return [Piece(text, 0.0)]
+
+
 def _places(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
     """Where the left half ends and where the right one begins; each has something to say."""
     for found in pattern.finditer(text):
