@@ -42,8 +42,8 @@ def calibrate(
 
     Interrupt it at any moment and give the same command again: what was heard is kept.
     """
+    from pipeline.engine.counting import CountProgress
     from pipeline.engine.gate_calibrate import (
-        CalibrateProgress,
         Request,
         evaluate,
         heard,
@@ -63,7 +63,7 @@ def calibrate(
         if only == "evaluate":
             cases = heard_before(request, configuration, lambda line: typer.echo(line, err=True))
         else:
-            cases = heard(request, configuration, CalibrateProgress())
+            cases = heard(request, configuration, CountProgress("heard", "clip"))
     except KeyboardInterrupt:
         typer.echo("interrupted: what was heard is kept; give the same command again to go on", err=True)
         raise typer.Exit(130) from None

@@ -163,15 +163,16 @@ def voices_audit(
 
     Interrupt it at any moment and give the same command again: what was measured is kept.
     """
+    from pipeline.engine.counting import CountProgress
     from pipeline.engine.voice_audit import audit
     from pipeline.engine.voice_plan import Limits, audit_config, plan_audit
-    from pipeline.engine.voice_words import AuditProgress, words
+    from pipeline.engine.voice_words import words
     from speakers import load_library
 
     configuration, voices = audit_config(config, settings or [], workers), load_library(library)
     plan = plan_audit(voices, sample, seed, selected)
     try:
-        found = audit(voices, out, configuration, plan, Limits(max_error, min_mos), AuditProgress())
+        found = audit(voices, out, configuration, plan, Limits(max_error, min_mos), CountProgress("measured", "voice"))
     except KeyboardInterrupt:
         typer.echo("interrupted: what was measured is kept; give the same command again to go on", err=True)
         raise typer.Exit(130) from None

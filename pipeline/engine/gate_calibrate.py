@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,35 +144,3 @@ def write_rule(found: Mapping[str, Any], path: Path) -> None:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         publish(path, (head + yaml.safe_dump({"judge": judge}, sort_keys=False)).encode(), replace=True)
-
-
-class CalibrateProgress:
-    """Tells how far it is, on standard error: over and over in one line of a terminal, else now and then."""
-
-    INTERVAL = 10.0
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._started = self._told = time.monotonic()
-        self._before = -1
-
-    def __call__(self, done: int, count: int, cpu: float) -> None:
-        """done of count clips are heard; cpu: seconds that those of this call took together."""
-        now = time.monotonic()
-        if self._before < 0:
-            self._before = done
-        fresh, elapsed = done - self._before, now - self._started
-        if not self._live and fresh and done < count and now - self._told < self.INTERVAL:
-            return
-        self._told = now
-        line = f"heard {done} of {count} clips"
-        if fresh:
-            left = elapsed / fresh * (count - done)
-            line += f" · {_clock(elapsed)} elapsed, {_clock(left)} left · {cpu / fresh:.2f} CPU s a clip"
-        end = "\r" if self._live and done < count else "\n"
-        print(line.ljust(100 if self._live else 0), end=end, file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

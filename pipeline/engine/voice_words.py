@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,35 +75,3 @@ def _language(found: Mapping[str, Any]) -> list[str]:
 
 def _most(spread: Mapping[str, Any]) -> str:
     return f"90 % of them {spread['p5']:.3f} to {spread['p95']:.3f}"
-
-
-class AuditProgress:
-    """Tells how far an audit is, on standard error: over and over in one line of a terminal, else now and then."""
-
-    INTERVAL = 10.0
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._started = self._told = time.monotonic()
-        self._before = -1
-
-    def __call__(self, done: int, count: int, cpu: float) -> None:
-        """done of count voices are measured; cpu: seconds that those of this call took together."""
-        now = time.monotonic()
-        if self._before < 0:
-            self._before = done
-        fresh, elapsed = done - self._before, now - self._started
-        if not self._live and fresh and done < count and now - self._told < self.INTERVAL:
-            return
-        self._told = now
-        line = f"measured {done} of {count} voices"
-        if fresh:
-            left = elapsed / fresh * (count - done)
-            line += f" · {_clock(elapsed)} elapsed, {_clock(left)} left · {cpu / fresh:.1f} CPU s a voice"
-        end = "\r" if self._live and done < count else "\n"
-        print(line.ljust(100 if self._live else 0), end=end, file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
