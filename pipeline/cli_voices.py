@@ -123,7 +123,7 @@ def voices_build(
         raise UsageError(f"{out} is there already; name another file, or replace it with --force")
     shares = _shares("--languages", languages, get_args(Language)), _shares("--splits", splits, get_args(Split))
     start = time.perf_counter()
-    base = load_library(library)
+    base = load_library(library, hard=True)
     refused = {id for path in without or [] for id in _ids(path)}
     built = build(base, count, seed, *shares, near=near, without=refused)  # type: ignore[arg-type]
     for path in add or []:
@@ -169,7 +169,7 @@ def voices_audit(
     from pipeline.engine.voice_words import words
     from speakers import load_library
 
-    configuration, voices = audit_config(config, settings or [], workers), load_library(library)
+    configuration, voices = audit_config(config, settings or [], workers), load_library(library, hard=True)
     plan = plan_audit(voices, sample, seed, selected)
     try:
         found = audit(voices, out, configuration, plan, Limits(max_error, min_mos), CountProgress("measured", "voice"))

@@ -49,7 +49,7 @@ class VoiceServer(ThreadingHTTPServer):
 
     def __init__(self, config: str, settings: list[str], host: str, port: int):
         loaded = load_config(config, settings)
-        self.library = load_library(loaded.cast.library)
+        self.library = load_library(loaded.cast.library, hard=True)
         self.engines = make_synthesizer(loaded)
         super().__init__((host, port), _Handler)
 

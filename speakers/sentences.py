@@ -10,11 +10,11 @@ import yaml
 
 from pipeline.dialogue import Language
 
-Use = Literal["embed", "check", "more"]
+Use = Literal["embed", "check", "more", "short"]
 
 
 @functools.cache
 def sentences(language: Language, *uses: Use) -> tuple[str, ...]:
-    """The sentences of a language that are for these uses, all twenty if none is named."""
+    """The sentences of a language that are for these uses, the twenty that are no short turns if none is named."""
     held = yaml.safe_load(resources.files("speakers").joinpath("sentences.yaml").read_text("utf-8"))[language]
     return tuple(text for use in uses or ("embed", "check", "more") for text in held[use])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.voice import Recipe
 from speakers import load_library
-from speakers.library import merge
+from speakers.library import FOLLOWED, merge
 from speakers.recipes import apparent_age, canonical, describe
 
 GOOD = """
@@ -36,6 +38,18 @@ def test_shipped_library_is_large_and_balanced() -> None:
     assert len(library.select("zh", "female")) >= 3
     assert len(library.select("zh", "male")) >= 4
     assert all(library.select("zh", gender, split) for gender in ("female", "male") for split in ("train", "test"))
+
+
+def test_voices_that_are_hard_to_follow_in_short_turns_are_not_cast_but_can_be_asked_for() -> None:
+    easy, all_of_them = load_library(), load_library(hard=True)
+    listed = yaml.safe_load(resources.files("speakers").joinpath("distinct.yaml").read_text("utf-8"))["voices"]
+    measured = {row["id"]: row["evidence"]["short"] for row in listed if "short" in row["evidence"]}
+    hard = {voice.id for voice in all_of_them.voices} - {voice.id for voice in easy.voices}
+    assert hard == {id for id, share in measured.items() if share < FOLLOWED} and len(hard) >= 10
+    assert [voice for voice in all_of_them.voices if voice.id not in hard] == [*easy.voices]
+    stock = {voice.recipe for voice in easy.voices if voice.recipe.parents == (voice.id,)}
+    mandarin = [voice for voice in easy.voices if "zh" in voice.languages and voice.recipe not in stock]
+    assert mandarin and {voice.id for voice in mandarin} <= measured.keys()
 
 
 def test_no_parent_of_a_shipped_voice_is_in_two_splits_or_genders() -> None:

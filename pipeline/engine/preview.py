@@ -22,7 +22,7 @@ def say(voice_id: str, text: str, out: Path, config: Config | None = None) -> fl
     that cannot be spoken in its language, or an unknown file ending.
     """
     config = config or Config()
-    voice = load_library(config.cast.library).voice(voice_id)
+    voice = load_library(config.cast.library, hard=True).voice(voice_id)
     if voice.engine not in config.tts.engines:
         raise ConfigError(
             f"voice {voice_id!r} is of the engine {voice.engine!r}, which tts.engines does not have: "
