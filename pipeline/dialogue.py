@@ -195,6 +195,7 @@ class RejectedTurn(Record):
     transcript: str
     scores: tuple[Score, ...]
     takes: tuple[Take, ...] = ()
+    disfluencies: tuple[Disfluency, ...] = ()
 
 
 class Reject(Record):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from inspect_entries import Entry
 
-from pipeline.dialogue import Author, Language, RejectedTurn, Role, SampleTurn, Score, Take, Turn, Word
+from pipeline.dialogue import Author, Language, RejectedTurn, Role, SampleTurn, Score, Take, Turn, Word, fluent
 from pipeline.text.rates import MAIN_METRIC, alignment
 
 ALIKE = 0.5  # of two words, above which it is shown what differs inside them
@@ -152,8 +152,8 @@ def _heard(entry: Entry, number: int, turn: SampleTurn) -> TurnView:
         failed=any(take.reason for take in turn.takes if take.take == turn.take),
         scores=turn.scores,
         words=turn.words,
-        marks=marks(turn.spoken, turn.transcript, language),
-        attempts=_attempts(entry, number, turn.spoken, turn.takes, turn.take),
+        marks=_nearest(_texts(turn), turn.transcript, language),
+        attempts=_attempts(entry, number, turn, turn.take),
     )
 
 
@@ -169,23 +169,31 @@ def _refused(entry: Entry, view: TurnView, turn: RejectedTurn, language: Languag
         error_rate=rates[0] if rates else None,
         failed=bool(turn.takes) and all(take.reason for take in turn.takes),
         scores=turn.scores,
-        marks=marks(turn.spoken, turn.transcript, language) if rates else (),
-        attempts=_attempts(entry, view.number, turn.spoken, turn.takes, -1),
+        marks=_nearest(_texts(turn), turn.transcript, language) if rates else (),
+        attempts=_attempts(entry, view.number, turn, -1),
     )
 
 
-def _attempts(entry: Entry, number: int, spoken: str, takes: tuple[Take, ...], kept: int) -> tuple[Attempt, ...]:
+def _attempts(entry: Entry, number: int, turn: SampleTurn | RejectedTurn, kept: int) -> tuple[Attempt, ...]:
     clips = {clip.take: clip.flac for clip in entry.takes if clip.turn == number}
     language = entry.line.plan.language
     return tuple(
-        Attempt(take, take.take == kept, _nearest(spoken, take, language), clips.get(take.take, b"")) for take in takes
+        Attempt(take, take.take == kept, _tried(_texts(turn), take, language), clips.get(take.take, b""))
+        for take in turn.takes
     )
 
 
-def _nearest(spoken: str, take: Take, language: Language) -> tuple[Mark, ...]:
-    """Against the turn's text, or what the engine was asked to say: it may have had other words at that time."""
-    if not take.seconds:
-        return ()
-    texts = [spoken, *([take.text.replace(" | ", " ")] if take.text else [])]
-    found = [marks(text, take.transcript, language) for text in texts]
+def _tried(texts: list[str], take: Take, language: Language) -> tuple[Mark, ...]:
+    """Also against what the engine was asked to say: it may have had other words at that time."""
+    more = [take.text.replace(" | ", " ")] if take.text else []
+    return _nearest([*texts, *more], take.transcript, language) if take.seconds else ()
+
+
+def _texts(turn: SampleTurn | RejectedTurn) -> list[str]:
+    """What a right transcript may be: with the stumbles of the turn, or without."""
+    return list(dict.fromkeys((turn.spoken, fluent(turn.spoken, turn.disfluencies))))
+
+
+def _nearest(texts: list[str], transcript: str, language: Language) -> tuple[Mark, ...]:
+    found = [marks(text, transcript, language) for text in texts]
     return min(found, key=lambda item: sum(not mark.same for mark in item))

@@ -114,4 +114,5 @@ def _heard(folder: RunFolder, manifest: Manifest) -> Iterator[tuple[Language, st
     for reject in read_reject_list(folder, manifest):
         for item in reject.turns:
             if item.takes and item.takes[0].seconds:
-                yield reject.language, item.takes[0].text or item.spoken, item.takes[0].transcript
+                text = item.takes[0].text or fluent(item.spoken, item.disfluencies)
+                yield reject.language, text, item.takes[0].transcript

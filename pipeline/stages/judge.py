@@ -92,7 +92,12 @@ def judge_turns(key: str, language: Language, turns: tuple[SampleTurn, ...], con
             )
             heard = tuple(
                 RejectedTurn(
-                    turn=place, spoken=item.spoken, transcript=item.transcript, scores=item.scores, takes=item.takes
+                    turn=place,
+                    spoken=item.spoken,
+                    transcript=item.transcript,
+                    scores=item.scores,
+                    takes=item.takes,
+                    disfluencies=item.disfluencies,
                 )
                 for place, item in enumerate(turns)
             )

@@ -176,6 +176,7 @@ class _Session:
                 transcript=kept.kept.hearing.transcript.text if kept else "",
                 scores=kept.kept.hearing.scores if kept else (),
                 takes=takes,
+                disfluencies=turn.disfluencies,
             )
             for place, (turn, kept, takes) in enumerate(
                 zip(recorded.dialogue.turns, recorded.turns, recorded.takes, strict=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.dialogue import Language
+from pipeline.dialogue import Disfluency, Language, Reject
 from pipeline.engine import worst_words
 from pipeline.engine.run import load_frozen
 from pipeline.engine.stats_tables import look, show_stats
+from pipeline.shards.reader import read_reject_list
 from pipeline.shards.stats import run_stats
-from pipeline.shards.store import RunFolder
+from pipeline.shards.store import Manifest, RunFolder
 from tests.synthetic import make_run
 
 
@@ -51,6 +53,22 @@ def test_the_words_of_a_run(run: RunFolder) -> None:
     assert ("en", "shells") not in found and ("en", "she") not in found
     assert report.units == 4 and all(item.lost > 1 for item in report.words)
     assert Counter(item.language for item in report.words)["en"] == 2
+
+
+def test_a_stumble_is_no_word_to_be_found(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumbling(folder: RunFolder, manifest: Manifest) -> Iterator[Reject]:
+        """As if "sea" had been a stumble wherever it was said."""
+        for reject in read_reject_list(folder, manifest):
+            turns = []
+            for turn in reject.turns:
+                start = turn.spoken.find("sea ")
+                found = (Disfluency(start=start, end=start + 4, kind="restart"),) if start >= 0 else ()
+                turns.append(turn.model_copy(update={"disfluencies": found}))
+            yield reject.model_copy(update={"turns": tuple(turns)})
+
+    monkeypatch.setattr(worst_words, "read_reject_list", stumbling)
+    found = {(item.language, item.word) for item in worst_words.worst_words(run).words}
+    assert ("en", "river") in found and ("en", "sea") not in found
 
 
 def test_of_a_long_run_some_units_are_looked_through(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import JudgeConfig
-from pipeline.dialogue import Language, SampleTurn, Score, Take
+from pipeline.dialogue import Disfluency, Language, SampleTurn, Score, Take
 from pipeline.errors import ConfigError
 from pipeline.stages.judge import Failure, failure, judge_turns, keeps_clips, verdict
 
@@ -135,7 +135,8 @@ def test_silence_comes_before_all_else() -> None:
 
 
 def test_the_reject_tells_of_every_turn_and_take() -> None:
-    turns = (turn(0.0), turn(0.25))
+    stumble = Disfluency(start=0, end=2, kind="filler")
+    turns = (turn(0.0), turn(0.25).model_copy(update={"disfluencies": (stumble,)}))
     reject = judge_turns("en-000000-00", "en", turns, JudgeConfig())
     assert reject is not None
     assert [(item.turn, item.spoken, item.transcript) for item in reject.turns] == [
@@ -143,6 +144,7 @@ def test_the_reject_tells_of_every_turn_and_take() -> None:
         (1, "Said.", "heard"),
     ]
     assert [(item.scores, item.takes) for item in reject.turns] == [(item.scores, item.takes) for item in turns]
+    assert [item.disfluencies for item in reject.turns] == [(), (stumble,)]
 
 
 def turn(wer: float, **others: float) -> SampleTurn:
