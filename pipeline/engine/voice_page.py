@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.engine.page import head
 from pipeline.engine.voice_words import LANGUAGES, words
 from pipeline.shards.store import publish
 from speakers.distinct import flat
@@ -95,37 +96,19 @@ def draw_map(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     return buffer.getvalue()
 
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Voices · speechchat</title>
-<style>
-:root { --ink: #1c1e21; --bg: #f4f5f7; --card: #fff; --line: #dfe2e7; --soft: #667; --bad: #c01c28; --bar: #2c66b0; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --bg: #121417; --card: #1d2024; --line: #333940;
-  --soft: #9aa3af; --bad: #ff8087; --bar: #7fb0f0; } }
-body { margin: 0 auto; padding: 1rem; max-width: 90rem; background: var(--bg); color: var(--ink);
-  font: 15px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; }
-.soft { color: var(--soft); } .bad { color: var(--bad); }
+STYLE = """
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: .8rem; }
 figure { margin: 0; padding: .6rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 svg { width: 100%; height: 5rem; fill: var(--bar); border-bottom: 1px solid var(--line); }
 .ends { display: flex; justify-content: space-between; font-size: .8rem; }
-img { max-width: 100%; border-radius: 8px; background: #fff; }
 nav { position: sticky; top: 0; padding: .5rem 0; background: var(--bg); display: flex; flex-wrap: wrap; gap: .5rem; }
-select, input { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: 6px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; background: var(--card); font-size: .87rem; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top; }
+select, input { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line);
+  border-radius: 6px; }
 #voices th { cursor: pointer; white-space: nowrap; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-audio { height: 32px; width: 15rem; }
-</style>
-</head>
-<body>
+"""
+PAGE = (
+    head("Voices", STYLE)
+    + """<body>
 <h1>Voices</h1>
 {% for line in words %}<p>{{ line }}</p>
 {% endfor %}
@@ -205,3 +188,4 @@ show();
 </body>
 </html>
 """  # noqa: E501
+)
