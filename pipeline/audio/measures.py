@@ -9,8 +9,9 @@ import numpy as np
 from pipeline.audio.trim import STEP, levels
 from pipeline.dialogue import Clip
 
-DEPTH = 30.0
-"""Decibels under the speech from which on a frame is silence; pauses of clean speech lie deeper, its sounds do not."""
+DEPTH = 26.0
+"""Decibels under the speech from which on a frame is silence. At 30 the breath at the end of some voices was none, and
+their clips passed for cut off (6 of 70 turns of am_michael); of clips that are cut no fewer than 9 in 10 are told."""
 LOUD = 15.0
 """Decibels under the loudest frames down to which a frame counts as speech when its level is measured."""
 PAUSE = 3

@@ -24,7 +24,7 @@ from pipeline.stages.likeness import Likeness, Voiced
 from pipeline.text.rates import MAIN_METRIC, error_rates
 from pipeline.text.spellings import spellings
 
-VERSION = 2
+VERSION = 3
 
 # Where both are broken, Whisper takes its words back: Radford et al. 2022, section 4.5.
 NO_SPEECH = 0.6
