@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from pipeline import __version__
 from pipeline.cli_clone import voices_clone
 from pipeline.cli_gate import gate_app
+from pipeline.cli_plan import plan
 from pipeline.cli_views import views
 from pipeline.cli_voices import voices_app
 from pipeline.errors import ConfigError, ModelError, RunFolderError, SpeechchatError, UsageError
@@ -293,6 +294,7 @@ def models_check(
         raise ModelError("; ".join(faults))
 
 
+app.command()(plan)
 app.command()(views)
 
 

@@ -26,6 +26,12 @@ def unit_count(config: Config) -> int:
     return config.dialogues // config.unit_size
 
 
+def expected(weights: Mapping[Name, float], count: int) -> dict[Name, float]:
+    """How many of the first `count` of a plan fall to each name, to within one."""
+    total = math.fsum(weights.values())
+    return {name: count * weights[name] / total for name in sorted(weights) if weights[name] > 0}
+
+
 def plan_units(config: Config) -> Iterator[Unit]:
     """The units of a run, in order; memory does not grow with their number."""
     languages = _apportion(config.languages)

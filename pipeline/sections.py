@@ -259,3 +259,9 @@ class EngineConfig(Section):
     window: int = Field(16, ge=1, description="units in flight between text and speech")
     tries: int = Field(3, ge=1, le=20, description="tries of a unit before it is quarantined")
     restarts: int = Field(3, ge=0, le=100, description="restarts of one worker before it is given up")
+    deadline: float | None = Field(
+        1800, gt=0, description="seconds after which a dialogue that is still being spoken has hung; null: never"
+    )
+    patience: float = Field(
+        0, ge=0, description="seconds to wait for nodes with room for a worker (an autoscaler brings them)"
+    )

@@ -2,7 +2,7 @@
 
 Named in a configuration as `tests.fakes:build_tts`, so that worker processes find them too. Words in the text decide:
 "stumble" is misheard at the first take, "hopeless" at every take, "backend" cannot be spoken, "bug" raises what no
-backend may raise, "segfault" kills the process that speaks it.
+backend may raise, "segfault" kills the process that speaks it, "hang" holds it for an hour.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class FaultySynthesizer(ToneSynthesizer):
             if "bug" in request.text:
                 raise ValueError("a bug in the engine")
             if "segfault" in request.text:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if "hang" in request.text:
+                time.sleep(3600)
         return super().synthesize(requests)
 
 

@@ -44,6 +44,7 @@ SAME_ROOM = {
     "cli_voices": "cli",
     "cli_clone": "cli",
     "cli_gate": "cli",
+    "cli_plan": "cli",
     "sections": "config",
     "speech_sections": "config",
     "listening_sections": "config",

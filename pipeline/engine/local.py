@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
 from pipeline.engine.base import Job, Observer, open_studio, open_text, units_at_once
 from pipeline.engine.failures import quarantine
-from pipeline.errors import DataError, SpeechchatError
+from pipeline.engine.tries import DeathNote, Tries
+from pipeline.engine.watch import Watch
+from pipeline.errors import DataError, RunIncomplete, SpeechchatError
 from pipeline.plan import Unit
 from pipeline.stages.studio import Studio
 from pipeline.stages.write import TextStage
+
+T = TypeVar("T")
 
 
 class LocalEngine:
@@ -23,14 +30,23 @@ class LocalEngine:
         pass
 
     def run(self, job: Job, units: Iterator[Unit], observer: Observer, text_only: bool = False) -> None:
-        asyncio.run(_Session(job, observer, text_only).run(units))
+        tries, note = Tries(job.folder, job.config), DeathNote(job.folder)
+        for line in note.settle(tries):
+            observer.trouble(line)
+        note.open()
+        try:
+            asyncio.run(_Session(job, observer, text_only, tries).run(units))
+        finally:
+            note.close()
 
 
 class _Session:
     """One pass over units. The models are opened when the first unit needs them, and closed at the end."""
 
-    def __init__(self, job: Job, observer: Observer, text_only: bool):
+    def __init__(self, job: Job, observer: Observer, text_only: bool, tries: Tries):
         self._job = job
+        self._tries = tries
+        self._watch = Watch(job.config.engine.deadline)
         self._observer = observer
         self._text_only = text_only
         self._text: TextStage | None = None
@@ -38,6 +54,7 @@ class _Session:
         self._stack = AsyncExitStack()
         self._pen = asyncio.Lock()
         self._hopeless = False
+        self._stuck = False
 
     async def run(self, units: Iterator[Unit]) -> None:
         """One unit after the other, or as many beside each other as the speech engines can use."""
@@ -75,16 +92,30 @@ class _Session:
     async def _speak(self, unit: Unit) -> None:
         """Run the unit in a thread, so that progress shows and Ctrl-C is heard between two dialogues."""
         studio = self._open_studio()
-        work = asyncio.create_task(asyncio.to_thread(studio.run, unit))
+        work = _in_thread(lambda: studio.run(unit, self._tries.poisoned(unit)))
         try:
             while not work.done():
                 await asyncio.wait([work], timeout=0.5)
                 self._observer.progress(studio.progress)
+                own = [item for item in studio.progress if item.unit == unit.number]
+                if not work.done() and self._watch.stuck(unit.number, own):
+                    raise self._hung(unit)
         except asyncio.CancelledError:
             studio.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            if not self._stuck:
+                await asyncio.gather(work, return_exceptions=True)
             raise
         self._observer.finished(*work.result())
+
+    def _hung(self, unit: Unit) -> RunIncomplete:
+        """A thread cannot be ended: the program has to, and the next one knows whom to blame."""
+        self._stuck = True
+        suspects, seconds = self._tries.suspects(unit.number), self._job.config.engine.deadline
+        self._tries.blame(unit.number, suspects, self._watch.hung.pop(unit.number))
+        return RunIncomplete(
+            f"{', '.join(suspects) or f'unit {unit.number}'} was being spoken for {seconds:g} s (engine.deadline); run "
+            f"the same command again: at the {self._job.config.engine.tries}th time it is rejected alone"
+        )
 
     async def _write(self, unit: Unit) -> None:
         async with self._pen:  # in the order of the plan
@@ -116,6 +147,21 @@ class _Session:
                 raise
             self._stack.enter_context(held)
         return self._studio
+
+
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """As `asyncio.to_thread`, in a thread that the program does not wait for at its end: it may hang."""
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()  # from here on nobody can call it off
+
+    def body() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001  handed over, whatever it is
+            done.set_exception(error)
+
+    threading.Thread(target=body, daemon=True).start()
+    return asyncio.wrap_future(done)
 
 
 async def _some(work: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:

@@ -20,9 +20,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from pipeline.engine import preflight
 from pipeline.engine.base import Job, Observer, open_studio, open_text, units_at_once, writing_slots
 from pipeline.engine.cluster import connect
 from pipeline.engine.failures import quarantine
+from pipeline.engine.tries import Tries
+from pipeline.engine.watch import Watch
 from pipeline.errors import BudgetError, DataError, RunIncomplete, SpeechchatError
 from pipeline.plan import Unit
 from pipeline.shards.store import Manifest
@@ -85,6 +88,7 @@ class RayEngine:
 
     def __init__(self) -> None:
         self._connected = False
+        self._checked = False
 
     def __enter__(self) -> RayEngine:
         return self
@@ -97,6 +101,9 @@ class RayEngine:
         if not ray.is_initialized():
             connect(job.config.engine)
             self._connected = True
+        if not self._checked:
+            preflight.check(job.config.engine, job.folder)
+            self._checked = True
         schedule = _Schedule(job, units, observer, text_only)
         try:
             schedule.run()
@@ -132,10 +139,10 @@ class _Schedule:
         self._unwritten: deque[Unit] = deque()
         self._unspoken: deque[Unit] = deque()
         self._tries: Counter[int] = Counter()
-        self._crashes: Counter[str] = Counter()
+        self._deaths = Tries(job.folder, job.config)
+        self._watch = Watch(self._engine.deadline)
         self._alone: set[int] = set()
         self._given_up: Counter[str] = Counter()
-        self._poisoned: dict[str, str] = {}
         self._polls: dict[Any, _Worker] = {}
         self._seen: dict[int, Any] = {}
         self._told_to_wait = False
@@ -203,8 +210,7 @@ class _Schedule:
                 if worker is None or self._load(worker, room) >= (1 if alone else room):
                     break
                 unit = queue.popleft()
-                poisoned = {item.id: self._poisoned[item.id] for item in unit.dialogues if item.id in self._poisoned}
-                arguments = (unit,) if kind == "text" else (unit, poisoned)
+                arguments = (unit,) if kind == "text" else (unit, self._deaths.poisoned(unit))
                 worker.tasks[worker.handle.run.remote(*arguments)] = unit
 
     def _load(self, worker: _Worker, room: int) -> int:
@@ -302,11 +308,13 @@ class _Schedule:
             self._alone.update(lost.number for lost in units)
             for lost in units:
                 self._unspoken.appendleft(lost)
+                self._watch.hung.pop(lost.number, None)
             suspected = [True]
         else:
             suspected = [self._blame(worker.kind, lost, error) for lost in units]
         worker.tasks.clear()
         self._seen.pop(id(worker), None)
+        self._watch.forget(id(worker))
         with contextlib.suppress(RayError):
             ray.kill(worker.handle)  # one that cannot be reached may still be at work
         # Deaths with a suspect are counted on the dialogue, which ends them; only the others use up the worker.
@@ -329,15 +337,11 @@ class _Schedule:
 
         Returns whether there is a suspect; without one it counts as a try of the unit.
         """
-        journal = self._job.folder.crash_journal(unit.number)
-        suspects = journal.read_text().split() if kind == "studio" and journal.exists() else []
+        suspects = self._deaths.suspects(unit.number) if kind == "studio" else []
         if not suspects:
             self._again(kind, unit, error)
             return False
-        for suspect in suspects:
-            self._crashes[suspect] += 1
-            if self._crashes[suspect] >= self._engine.tries:
-                self._poisoned[suspect] = "its worker died each time that it was spoken"
+        self._deaths.blame(unit.number, suspects, self._watch.hung.pop(unit.number, "died"))
         self._unspoken.appendleft(unit)
         return True
 
@@ -357,6 +361,10 @@ class _Schedule:
         seen = [(worker.kind, self._seen[id(worker)]) for worker in self._workers if id(worker) in self._seen]
         self._observer.written(_together([value for kind, value in seen if kind == "text"]))
         self._observer.progress([item for kind, value in seen if kind == "studio" for item in value])
+        for worker in self._workers:
+            if worker.kind == "studio" and (stuck := self._watch.stuck(id(worker), self._seen.get(id(worker), []))):
+                self._observer.trouble(stuck)
+                ray.kill(worker.handle)  # its death is settled where its units are
 
 
 def _together(parts: list[TextProgress]) -> TextProgress:

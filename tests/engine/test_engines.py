@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.config import Config, load_config
 from pipeline.engine.base import make_job, open_studio
 from pipeline.engine.run import load_frozen, run
+from pipeline.engine.tries import Tries
 from pipeline.errors import ConfigError, EndpointError, RunFolderError, RunIncomplete, RunMismatchError
 from pipeline.plan import plan_units
 from pipeline.shards.stats import stage_costs
@@ -93,11 +95,7 @@ def test_rejects_are_counted_by_reason_and_kept(tmp_path: Path, llm: FakeLLM, ki
     assert stats.rejected == {"judge: wer": 2, "speak: refused": 2}
     assert stats.retaken_turns == 2
     assert checked(tmp_path / "run").problems == []
-    records = [
-        json.loads(line)
-        for path in sorted((tmp_path / "run" / "rejects").rglob("*.jsonl"))
-        for line in path.read_text().splitlines()
-    ]
+    records = rejects(tmp_path / "run")
     assert {record["reason"]: record["clips"] for record in records} == {"wer": True, "refused": False}
     assert all("hopeless" in record["detail"] for record in records if record["reason"] == "wer")
 
@@ -167,6 +165,36 @@ def test_two_such_dialogues_in_one_unit_cost_nobody_else(tmp_path: Path, llm: Fa
     settings = ["dialogues=4", "unit_size=4", "engine.tries=2", "engine.restarts=0", "engine.studios=1"]
     stats = run(make(tmp_path, llm, corpus, "ray", *settings), tmp_path / "run", Silent())
     assert stats.rejected == {"speak: crash": 2} and stats.accepted == 2
+
+
+def test_a_dialogue_that_hangs_is_rejected_alone(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
+    corpus = write_corpus(tmp_path / "corpus", [*EN_LINES[:3], "Hold on, this will hang."])
+    settings = ["dialogues=4", "unit_size=2", "engine.tries=2", "engine.studios=1", "engine.deadline=10"]
+    observer = Silent()
+    stats = run(make(tmp_path, llm, corpus, "ray", *settings), tmp_path / "run", observer)
+    assert stats.rejected == {"speak: crash": 1} and stats.accepted == 3
+    assert len(observer.troubles) == 2 and "engine.deadline" in observer.troubles[0]
+    [reject] = rejects(tmp_path / "run")
+    assert reject["detail"] == "its worker hung for 10 s each of 2 times that it was spoken"
+    assert checked(tmp_path / "run").problems == []
+
+
+def test_deaths_are_remembered_by_the_next_driver(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
+    """One death under a driver that gives up at once, and one under the next."""
+    corpus = write_corpus(tmp_path / "corpus", ["This is a segfault.", *EN_LINES[:1]])
+    settings = ["dialogues=2", "unit_size=2", "engine.tries=2", "engine.studios=1"]
+    config = make(tmp_path, llm, corpus, "ray", *settings)
+    tries = Tries(RunFolder(tmp_path / "run"), config)
+    [unit] = plan_units(config)
+    tries.blame(0, [unit.dialogues[0].id, unit.dialogues[1].id], "died")
+    stats = run(config, tmp_path / "run", Silent())
+    assert stats.rejected == {"speak: crash": 1} and stats.accepted == 1
+    assert "died each of 2 times" in rejects(tmp_path / "run")[0]["detail"]
+
+
+def rejects(root: Path) -> list[dict[str, Any]]:
+    paths = sorted((root / "rejects").rglob("*.jsonl"))
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def test_workers_that_never_open_end_the_run(tmp_path: Path, llm: FakeLLM, corpus: Path, ray_here: None) -> None:

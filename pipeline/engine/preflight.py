@@ -1,0 +1,129 @@
+"""What is checked of a Ray cluster before any work is done: room for each worker, the same program, the run folder."""
+
+from __future__ import annotations
+
+import platform
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline import __version__
+from pipeline.config import EngineConfig
+from pipeline.errors import ConfigError, EndpointError, RunFolderError
+from pipeline.shards.store import RunFolder, storage_errors
+
+ANSWER = 120.0
+"""Seconds that the nodes have for an answer: the first worker of a node takes some to start."""
+VISIBLE = 10.0
+"""Seconds that a file of another machine may take to be seen: NFS remembers what was not there for a while."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node says. seen: whether it sees a file that the driver wrote; error: why it cannot write there, ""."""
+
+    version: str
+    python: str
+    seen: bool
+    error: str
+
+
+def check(engine: EngineConfig, folder: RunFolder) -> None:
+    """Raises ConfigError for workers that no node has room for, EndpointError for a node with another program,
+    RunFolderError for one that does not see the run folder or cannot write to it."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if not engine.patience:
+        _room(engine, [node["Resources"] for node in nodes])
+    if len(nodes) > 1:
+        _alike(nodes, folder)
+
+
+def _room(engine: EngineConfig, nodes: list[Mapping[str, float]]) -> None:
+    wanted = {"CPU": engine.studio_cpus, "GPU": engine.studio_gpus}
+    if any(all(node.get(name, 0) >= count for name, count in wanted.items()) for node in nodes):
+        return
+    most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
+    raise ConfigError(
+        f"engine.studio_cpus={engine.studio_cpus:g}, engine.studio_gpus={engine.studio_gpus:g}: no node of the cluster "
+        f"has that (the most that one has: {most['CPU']:g} CPUs, {most['GPU']:g} GPUs); ask for less, add a node, or "
+        "let the run wait for one with engine.patience=SECONDS"
+    )
+
+
+def _alike(nodes: list[dict[str, Any]], folder: RunFolder) -> None:
+    """Ask every node at once."""
+    mark = folder.logs / f"seen-{uuid.uuid4().hex}"
+    with storage_errors(mark):
+        folder.logs.mkdir(parents=True, exist_ok=True)
+        mark.write_text("")
+    try:
+        asked = {}
+        for node in nodes:
+            here = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+            asked[_look.options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(str(mark))] = node
+        deadline = time.monotonic() + ANSWER
+        for ref, node in asked.items():
+            judge(_named(node), _answer(ref, node, deadline), folder)
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _answer(ref: Any, node: dict[str, Any], deadline: float) -> Node:
+    try:
+        return ray.get(ref, timeout=max(0.1, deadline - time.monotonic()))
+    except GetTimeoutError:
+        raise EndpointError(
+            f"node {_named(node)} of the cluster gave no answer within {ANSWER:g} s; mend it or take it out"
+        ) from None
+    except RayError as error:
+        reason = " ".join(str(error).strip().splitlines()[-1].split())
+        raise EndpointError(
+            f"node {_named(node)} of the cluster cannot run speechchat ({reason[:200]}); install speechchat "
+            f"{__version__} there, or ship it with the job"
+        ) from None
+
+
+def judge(name: str, node: Node, folder: RunFolder) -> None:
+    """Raises EndpointError, RunFolderError."""
+    if node.version != __version__:
+        raise EndpointError(
+            f"node {name} of the cluster has speechchat {node.version}, and this is {__version__}; install the same"
+        )
+    if not node.seen:
+        raise RunFolderError(
+            f"{folder.root} is not the same folder on node {name} of the cluster; --out must name a shared one"
+        )
+    if node.error:
+        raise RunFolderError(f"{folder.root}: node {name} of the cluster cannot write there ({node.error})")
+
+
+def _named(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
+@ray.remote
+def _look(mark: str) -> Node:
+    return look(Path(mark))
+
+
+def look(mark: Path, patience: float = VISIBLE) -> Node:
+    """What the node where this runs says. mark: the driver's file in the folder of logs."""
+    deadline = time.monotonic() + patience
+    while not (seen := mark.exists()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    error = ""
+    if seen:
+        own = mark.with_name(f"{mark.name}-{platform.node()}-{uuid.uuid4().hex[:8]}")
+        try:
+            own.write_text("")
+            own.unlink()
+        except OSError as problem:
+            error = problem.strerror or str(problem)
+    return Node(__version__, platform.python_version(), seen, error)

@@ -1,0 +1,102 @@
+"""What is known about dialogues that killed or hung their workers, in a journal that a new driver reads too.
+
+A studio notes in `RunFolder.crash_journal` which dialogue it has in hand. Whoever finds it there after a death knows
+the suspect; a dialogue that was in hand at `engine.tries` deaths is rejected alone, so that its neighbours come out.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TextIO
+
+from pipeline.config import Config
+from pipeline.plan import Unit
+from pipeline.shards.store import RunFolder, publish, storage_errors
+
+
+class Tries:
+    """Deaths by dialogue. Only the driver writes them."""
+
+    def __init__(self, folder: RunFolder, config: Config):
+        self._folder = folder
+        self._tries = config.engine.tries
+
+    def suspects(self, unit: int) -> list[str]:
+        """The dialogues that the worker had in hand which last had the unit."""
+        try:
+            return self._folder.crash_journal(unit).read_text("utf-8").split()
+        except FileNotFoundError:
+            return []
+
+    def blame(self, unit: int, ids: Iterable[str], what: str) -> None:
+        """One more death of each of these. what: how, for people ("died", "hung for 60 s")."""
+        known = self._read(unit)
+        for id in ids:
+            known[id] = {"deaths": known.get(id, {}).get("deaths", 0) + 1, "last": what}
+        data = json.dumps(known, ensure_ascii=False, indent=1) + "\n"
+        publish(self._path(unit), data.encode(), replace=True)
+
+    def poisoned(self, unit: Unit) -> dict[str, str]:
+        """The dialogues of the unit that are to be rejected unheard, with what is known."""
+        return {
+            id: f"its worker {record['last']} each of {record['deaths']} times that it was spoken"
+            for id, record in self._read(unit.number).items()
+            if record["deaths"] >= self._tries
+        }
+
+    def _path(self, unit: int) -> Path:
+        return self._folder.crash_journal(unit).with_suffix(".json")
+
+    def _read(self, unit: int) -> dict[str, dict]:
+        try:
+            return dict(json.loads(self._path(unit).read_text("utf-8")))
+        except (FileNotFoundError, ValueError):  # a log, like the others: without it a count begins anew
+            return {}
+
+
+class DeathNote:
+    """For a driver that speaks by itself: a segfault ends it, and tells nobody but this file.
+
+    A kill from outside leaves it empty, so that nobody is blamed for that.
+    """
+
+    def __init__(self, folder: RunFolder):
+        self._path = folder.logs / "fatal.log"
+        self._folder = folder
+        self._file: TextIO | None = None
+
+    def settle(self, tries: Tries) -> list[str]:
+        """Blame whom the last driver had in hand when it died by a fault; lines for people."""
+        try:
+            told = self._path.read_text("utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        self._path.unlink()
+        if not told.strip():
+            return []
+        fault = told.strip().splitlines()[0].removeprefix("Fatal Python error: ")
+        lines = []
+        for journal in sorted((self._folder.logs / "studio").glob("*/unit-*.txt")):
+            unit = int(journal.stem.removeprefix("unit-"))
+            for id in (suspects := tries.suspects(unit)):
+                lines.append(f"{id} was in hand when the last driver died ({fault})")
+            if suspects:
+                tries.blame(unit, suspects, f"died ({fault})")
+                journal.write_text("")
+        return lines
+
+    def open(self) -> None:
+        with storage_errors(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("w", encoding="utf-8")
+        faulthandler.enable(self._file)
+
+    def close(self) -> None:
+        if self._file is not None:
+            faulthandler.disable()
+            self._file.close()
+            self._path.unlink(missing_ok=True)
+            self._file = None
