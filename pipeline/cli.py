@@ -20,6 +20,7 @@ from pipeline import __version__
 from pipeline.cli_clone import voices_clone
 from pipeline.cli_gate import gate_app
 from pipeline.cli_plan import plan
+from pipeline.cli_repair import repair, verify
 from pipeline.cli_views import views
 from pipeline.cli_voices import voices_app
 from pipeline.errors import ConfigError, ModelError, RunFolderError, SpeechchatError, UsageError
@@ -134,40 +135,6 @@ def regate(
         stats = regate_run(source, out, settings or [], display)
     folder = RunFolder(out)
     show_stats(stats, look(folder, load_frozen(folder)[0]))
-
-
-@app.command()
-def verify(
-    source: RunArgument,
-    decode: Annotated[bool, typer.Option("--decode", help="decode every clip, not only its header")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Check a run: sha256, tar structure, members, lengths, counts, planned = accepted + rejected."""
-    from pipeline.engine.run import load_frozen
-    from pipeline.shards.store import RunFolder
-    from pipeline.shards.verify import Verification
-    from pipeline.shards.verify import verify as verify_run
-
-    folder = RunFolder(source).require()
-    config, frozen = load_frozen(folder)
-    state = Verification()
-    console = Console(stderr=True, highlight=False)
-    with console.status("verifying") as status:
-        for state in verify_run(folder, config, decode, frozen.digests):
-            status.update(f"verifying: {state.units} units, {state.samples} samples, {state.bytes / 1e6:.1f} MB")
-    if as_json:
-        typer.echo(json.dumps({**vars(state), "ok": state.ok}))
-    else:
-        for problem in state.problems:
-            typer.echo(problem)
-        if state.missing:
-            typer.echo(f"{source}: {len(state.missing)} units are not made yet; run the same command again to finish")
-        verdict = "all is well" if state.ok else f"{len(state.problems)} problems, {len(state.missing)} units missing"
-        typer.echo(
-            f"{state.units} units, {state.samples} samples, {state.seconds:.1f} s of audio, "
-            f"{state.bytes / 1e6:.1f} MB: {verdict}"
-        )
-    raise typer.Exit(0 if state.ok else 1)
 
 
 @app.command()
@@ -295,6 +262,8 @@ def models_check(
 
 
 app.command()(plan)
+app.command()(verify)
+app.command()(repair)
 app.command()(views)
 
 

@@ -45,6 +45,7 @@ SAME_ROOM = {
     "cli_clone": "cli",
     "cli_gate": "cli",
     "cli_plan": "cli",
+    "cli_repair": "cli",
     "sections": "config",
     "speech_sections": "config",
     "listening_sections": "config",

@@ -20,7 +20,7 @@ from pipeline.shards.format import Encoded
 from pipeline.shards.reader import read_rejects, read_takes, read_unit
 from pipeline.shards.stats import Stats
 from pipeline.shards.store import Manifest, RunFolder, publish, storage_errors
-from pipeline.shards.verify import check_file
+from pipeline.shards.unit_check import check_file
 from pipeline.shards.writer import UnitWriter
 from pipeline.stages import judge
 from pipeline.stages.judge import judge_turns, keeps_clips, verdict
@@ -57,6 +57,8 @@ def regate(source: Path, out: Path, settings: Iterable[str], observer: Observer)
                         f"{source}: unit {unit.number} is not finished; finish the run before it is regated"
                     )
                 observer.finished(_regate_unit(old, folder, unit, manifest, job), Progress(unit.number))
+            else:
+                _copy_inputs(old, folder, unit)  # what was damaged and taken out
         return write_totals(folder, new_config)
 
 
@@ -70,14 +72,18 @@ def _judged_by(config: Config, frozen: Frozen, settings: Iterable[str]) -> Confi
     return validate_config(data, "regate")
 
 
+def _copy_inputs(old: RunFolder, new: RunFolder, unit: Unit) -> None:
+    for place in (RunFolder.rows, RunFolder.text, RunFolder.verdicts):
+        if place(old, unit.number).exists() and not place(new, unit.number).exists():
+            publish(place(new, unit.number), place(old, unit.number).read_bytes())
+
+
 def _regate_unit(old: RunFolder, new: RunFolder, unit: Unit, manifest: Manifest, job: Job) -> Manifest:
     for fact in manifest.files:
         problem = check_file(old.root / fact.path, fact.bytes, fact.sha256)
         if problem:
             raise DataError(f"{problem}; a damaged run is not regated: see `speechchat verify {old.root}`")
-    for place in (RunFolder.rows, RunFolder.text, RunFolder.verdicts):
-        if place(old, unit.number).exists() and not place(new, unit.number).exists():
-            publish(place(new, unit.number), place(old, unit.number).read_bytes())
+    _copy_inputs(old, new, unit)
     clips: dict[str, Encoded] = {item.sample.key: item for item in read_unit(old, manifest)}
     rejects: dict[str, Reject] = {}
     for reject, encoded in read_rejects(old, manifest):

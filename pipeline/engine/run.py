@@ -60,6 +60,8 @@ def run(config: Config, out: Path, observer: Observer, until: Literal["write"] |
         if len(finished) < unit_count(config):
             _make(job, finished, _Recorder(job.folder, observer), until)
             job.folder.sweep()
+        else:
+            _mend(job, observer)
         lost = settle_quarantine(job.folder)
         stats = write_totals(job.folder, config)
     if lost:
@@ -79,6 +81,7 @@ def _make(job: Job, finished: set[int], observer: Observer, until: Literal["writ
         raise ConfigError(f"writer.reuse: {config.writer.reuse} is no run (it holds no config.yaml); mend the path")
     check_barrier(config, folder)
     drawing = Draw(config, folder)
+    drawing.mend()
 
     def units(unwritten: bool = False) -> Iterator[Unit]:
         for unit in plan_units(config):
@@ -99,6 +102,14 @@ def _make(job: Job, finished: set[int], observer: Observer, until: Literal["writ
             apply_barrier(config, folder, lambda: plan_units(config), observer.compared)
         if until is None:
             workers.run(job, units(), observer)
+
+
+def _mend(job: Job, observer: Observer) -> None:
+    """Of a finished run: what its units were made from, where it was damaged and taken out (engine/mending.py)."""
+    config, folder = job.config, job.folder
+    Draw(config, folder).mend()
+    if config.dedup.barrier and any(not folder.verdicts(unit).exists() for unit in range(unit_count(config))):
+        apply_barrier(config, folder, lambda: plan_units(config), observer.compared)
 
 
 def require_place(out: Path) -> None:

@@ -18,6 +18,8 @@ from pipeline.dialogue import Role, Sample
 from pipeline.shards.store import PendingFile
 
 MEMBERS = ("json", "user.flac", "assistant.flac")
+MODE = 0o644
+"""Of every member: who unpacks a shard may read it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class TarWriter:
     def add_file(self, name: str, data: bytes) -> Member:
         info = tarfile.TarInfo(name)
         info.size = len(data)
-        info.mode = 0o644
+        info.mode = MODE
         offset = self._tar.offset + tarfile.BLOCKSIZE
         self._tar.addfile(info, io.BytesIO(data))
         return Member(info.name, offset, len(data), zlib.crc32(data))

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pipeline import audio
 from pipeline.dialogue import Language, Reject, Role, Sample
 from pipeline.errors import DataError, UsageError
-from pipeline.shards.format import MEMBERS, Encoded, TakeClip
+from pipeline.shards.format import MEMBERS, Encoded, Member, TakeClip
 from pipeline.shards.store import Manifest, RunFolder
 from pipeline.shards.tars import walk_tar
 
@@ -97,8 +97,16 @@ def read_reject_list(folder: RunFolder, manifest: Manifest) -> list[Reject]:
     if not manifest.file(folder.relative(path)):
         return []
     try:
-        return [Reject.model_validate_json(line) for line in path.read_bytes().splitlines()]
-    except (FileNotFoundError, ValueError) as error:
+        return parse_rejects(path, path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: not a readable list of rejects: {one_line(error)}") from None
+
+
+def parse_rejects(path: Path, data: bytes) -> list[Reject]:
+    """Raises DataError naming `path`, where the data is from."""
+    try:
+        return [Reject.model_validate_json(line) for line in data.splitlines()]
+    except ValueError as error:
         raise DataError(f"{path}: not a readable list of rejects: {one_line(error)}") from None
 
 
@@ -125,10 +133,15 @@ def read_takes(folder: RunFolder, manifest: Manifest) -> dict[str, tuple[TakeCli
 def walk_takes(path: Path) -> Iterator[tuple[str, TakeClip]]:
     """(id, clip) of each member of a tar of takes. Raises DataError for any structure that is not one's."""
     for member, data in walk_tar(path):
-        match = _TAKE.fullmatch(member.name)
-        if match is None:
-            raise DataError(f"{path}: member {member.name!r} where KEY.TURN-TAKE.flac belongs")
-        yield match[1], TakeClip(int(match[2]), int(match[3]), data)
+        yield parse_take(path, member, data)
+
+
+def parse_take(path: Path, member: Member, data: bytes) -> tuple[str, TakeClip]:
+    """(id, clip) of a member of a tar of takes. Raises DataError for another name."""
+    match = _TAKE.fullmatch(member.name)
+    if match is None:
+        raise DataError(f"{path}: member {member.name!r} where KEY.TURN-TAKE.flac belongs")
+    return match[1], TakeClip(int(match[2]), int(match[3]), data)
 
 
 def read_unit(folder: RunFolder, manifest: Manifest) -> Iterator[Encoded]:

@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import DataError
-from pipeline.shards.format import Member
+from pipeline.shards.format import MODE, Member
+
+_BLOCK = tarfile.BLOCKSIZE
+_READ = 1 << 20  # bytes that are asked of the disk at once
+_NAME, _SIZE, _SUM, _KIND = slice(0, 100), slice(124, 136), slice(148, 156), slice(156, 157)  # POSIX ustar
+
+
+def _blank_header() -> bytes:
+    info = tarfile.TarInfo("")
+    info.mode = MODE
+    block = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    block[_SUM] = b" " * 8  # what the checksum of a header counts in its own place
+    return bytes(block)
+
+
+_BLANK = _blank_header()
+
+
+class HashedFile:
+    """A file that is read once, from its start to its end, and hashed on the way. size: in bytes. Raises OSError."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = path.open("rb", buffering=_READ)
+        self._sha = hashlib.sha256()
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, size: int) -> bytes:
+        """Fewer bytes than `size` only at the end of the file."""
+        data = self._file.read(size)
+        self._sha.update(data)
+        return data
+
+    def sha256(self) -> str:
+        """Of the whole file, in hex: what nobody asked for is read here."""
+        while self.read(_READ):
+            pass
+        return self._sha.hexdigest()
 
 
 def walk_tar(path: Path) -> Iterator[tuple[Member, bytes]]:
@@ -17,34 +62,49 @@ def walk_tar(path: Path) -> Iterator[tuple[Member, bytes]]:
     Raises DataError for any other structure, naming the file and what is wrong with it.
     """
     try:
-        end = path.stat().st_size
-        expected = 0
-        with tarfile.open(path, mode="r:") as tar:
-            for info in tar:
-                if not info.isreg() or not info.name.isascii():
-                    raise DataError(f"{path}: member {info.name!r} where a plain file with an ASCII name belongs")
-                if info.offset != expected:
-                    raise DataError(f"{path}: {info.name} is not contiguous with the member before it")
-                expected = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                if expected > end:
-                    raise DataError(f"{path}: {info.name} is cut short")
-                file = tar.extractfile(info)
-                data = file.read() if file else b""
-                yield Member(info.name, info.offset_data, info.size, zlib.crc32(data)), data
+        with HashedFile(path) as file:
+            yield from walk_members(file)
     except FileNotFoundError:
         raise DataError(f"{path}: this file is missing") from None
-    # What tarfile raises for a header that was made to look whole is not always its own error.
-    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: not a whole tar file: {' '.join(str(error).split())}") from None
-    _check_end(path, expected)
+    except OSError as error:
+        raise DataError(f"{path}: not readable: {error.strerror}") from None
 
 
-def _check_end(path: Path, expected: int) -> None:
-    """After the last member: two blocks of zeros, and zeros to the end of the record (POSIX ustar). Readers stop at a
-    damaged header as if it were the end, so that this is what tells."""
-    whole = -(-(expected + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
-    with path.open("rb") as file:
-        file.seek(expected)
-        rest = file.read(whole - expected + 1)
-    if rest != bytes(whole - expected):
-        raise DataError(f"{path}: does not end after its last member")
+def walk_members(file: HashedFile) -> Iterator[tuple[Member, bytes]]:
+    """As `walk_tar`, from a file that is open at its start. Raises DataError, OSError."""
+    offset = 0
+    while (block := file.read(_BLOCK)).strip(b"\0"):
+        name, size = _header(file.path, block, offset)
+        offset += _BLOCK
+        padding = -size % _BLOCK
+        if offset + size + padding > file.size:
+            raise DataError(f"{file.path}: {name} is cut short")
+        data = file.read(size)
+        if file.read(padding) != bytes(padding):
+            raise DataError(f"{file.path}: something lies between {name} and the next member")
+        yield Member(name, offset, size, zlib.crc32(data)), data
+        offset += size + padding
+    # After the last member: two blocks of zeros, and zeros to the end of the record (POSIX ustar).
+    end = -(-(offset + 2 * _BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+    if block + file.read(end - offset - len(block) + 1) != bytes(end - offset):
+        raise DataError(f"{file.path}: does not end after its last member")
+
+
+def _header(path: Path, block: bytes, offset: int) -> tuple[str, int]:
+    """Name and size of a member. Of a header of ours no other bit is free, so that it is made anew and compared; a tar
+    reader goes by its checksum, which tells less."""
+    raw = block[_NAME].rstrip(b"\0")
+    name = raw.decode("utf-8", "replace")
+    if block[_KIND] != tarfile.REGTYPE or not raw.isascii():
+        raise DataError(f"{path}: member {name!r} where a plain file with an ASCII name belongs")
+    try:
+        size = int(block[_SIZE].rstrip(b"\0"), 8)
+    except ValueError:
+        size = -1
+    expected = bytearray(_BLANK)
+    expected[: len(raw)] = raw
+    expected[_SIZE] = b"%011o\0" % max(size, 0)
+    expected[_SUM] = b"%06o\0 " % sum(expected)
+    if expected != block:
+        raise DataError(f"{path}: the header of member {name!r}, at byte {offset}, is damaged")
+    return name, size

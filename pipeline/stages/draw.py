@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pipeline.config import Config
 from pipeline.dialogue import SourceRow
 from pipeline.errors import DataError
-from pipeline.plan import Unit, plan_units
+from pipeline.plan import Unit, plan_units, unit_count
 from pipeline.shards.store import RunFolder, publish
 from pipeline.sources import SourceCounts, Sources
 
@@ -54,6 +54,17 @@ class Draw:
         for missing in islice(plan_units(self._config), first, unit.number) if first < unit.number else ():
             self._draw(missing)
         self._draw(unit)
+
+    def mend(self) -> None:
+        """Publish the rows again that were taken out of the run because they were damaged, though their unit has its
+        text: where the run grows, it goes on drawing behind them. Raises what `ensure` raises."""
+        if not self._folder.rows(0).parent.parent.is_dir():
+            return  # the text came from elsewhere
+        units = range(unit_count(self._config))
+        lost = {unit for unit in units if not self._folder.rows(unit).exists() and self._folder.text(unit).exists()}
+        for unit in plan_units(self._config) if lost else ():
+            if unit.number in lost:
+                self.ensure(unit)
 
     def _draw(self, unit: Unit) -> None:
         sources = self._at(unit.number)

@@ -21,7 +21,7 @@ from pipeline.plan import Unit
 from pipeline.shards.format import Encoded
 from pipeline.shards.reader import read_rejects, read_unit
 from pipeline.shards.store import Manifest, RunFolder, publish
-from pipeline.shards.verify import check_file
+from pipeline.shards.unit_check import check_file
 from pipeline.shards.writer import UnitWriter
 from pipeline.view_sections import ViewConfig
 

@@ -8,7 +8,9 @@ per CPU second (user + system, of this process or of sha256sum); ratio = value /
 
     shards.write           units published (tar, index, manifest; hashed, synced, read back); baseline: webdataset's
                            TarWriter, which only writes the tar
-    shards.verify          the checks of `speechchat verify`; baseline: sha256sum on the same files
+    shards.verify          the checks of `speechchat verify` in one process; baseline: sha256sum on the same files
+    shards.verify_share    the same; baseline: the hashing alone, by the library that verify uses (OpenSSL), which where
+                           the CPU has instructions for it takes a fraction of what an older sha256sum does
     shards.verify_decode   those of `speechchat verify --decode`; baseline: sha256sum and soundfile on every track
     shards.stream          `stream_samples`, records and tracks decoded; baseline: soundfile on every track, in memory
     shards.stream_turns    `stream_turns`, cut into turns; baseline: as above
@@ -46,12 +48,12 @@ from pipeline.dialogue import (
     Turn,
 )
 from pipeline.engine.base import Job
-from pipeline.engine.run import freeze
+from pipeline.engine.run import freeze, write_totals
+from pipeline.engine.verifying import verify_run
 from pipeline.errors import SpeechchatError
 from pipeline.plan import plan_units
 from pipeline.shards.reader import shard_paths, stream_samples, stream_turns
-from pipeline.shards.store import RunFolder, publish
-from pipeline.shards.verify import verify
+from pipeline.shards.store import RunFolder, publish, sha256_file
 from pipeline.shards.writer import UnitWriter
 from pipeline.stages.cast import Casting
 from pipeline.stages.listen import Hearing
@@ -94,7 +96,8 @@ class Bench:
         tone = np.sin(2 * np.pi * (110 + 7 * seed) * seconds) * np.sin(np.pi * 4 * seconds) ** 2
         clip = Clip((0.2 * tone + 0.003 * noise).astype(np.float32), rate)
         scores = tuple(Score(name=name, value=0.125) for name in METRICS)
-        take = Take(take=0, speed=1.0, seed=seed, transcript=TEXTS[role], error_rate=0.125, reason="")
+        said = {"engine": "kokoro", "voice": "bench", "speed": 1.0, "seed": seed, "transcript": TEXTS[role]}
+        take = Take(take=0, **said, error_rate=0.125, reason="", seconds=1.7)
         return SpokenTurn(KeptTake(clip, Hearing(Transcript(TEXTS[role], -0.2, 0.01, 1.1), scores), 0), (take,))
 
     def prepare(self, root: Path) -> RunFolder:
@@ -123,7 +126,7 @@ class Bench:
                     tar.write({"__key__": plan.id, **dict(self.encoded[plan.id].members())})
 
     def verify(self, folder: RunFolder, decode: bool) -> None:
-        *_, state = verify(folder, self.config, decode)
+        *_, state = verify_run(folder, self.config, decode, self.origin.digests, workers=1)
         if not state.ok or state.samples != len(self.encoded):
             raise RuntimeError(f"the bench made a run that does not verify: {state}")
 
@@ -138,6 +141,7 @@ class Bench:
         bare = root / "bare"
         bare.mkdir()
         cpu = {"write": _cpu(lambda: self.write(folder)), "write_bare": _cpu(lambda: self.write_bare(bare))}
+        write_totals(folder, self.config)
         shards = shard_paths(folder.root)
         files = [str(folder.root / fact.path) for manifest in folder.manifests() for fact in manifest.files]
         raw = wds.WebDataset([str(path) for path in shards], shardshuffle=False, empty_check=False)
@@ -145,6 +149,7 @@ class Bench:
             "verify": lambda: self.verify(folder, decode=False),
             "verify_decode": lambda: self.verify(folder, decode=True),
             "sha256sum": lambda: subprocess.run(["sha256sum", *files], check=True, stdout=subprocess.DEVNULL),
+            "hash": lambda: [sha256_file(Path(name)) for name in files],
             "stream": lambda: _drain(stream_samples(folder.root), len(self.encoded)),
             "stream_turns": lambda: _drain(stream_turns(folder.root), len(self.encoded) * len(ROLES)),
             "webdataset": lambda: _drain(raw, len(self.encoded)),
@@ -182,6 +187,7 @@ def report(samples: int, rounds: Sequence[dict[str, float]]) -> None:
     figures = {
         "write": ("write", "write_bare"),
         "verify": ("verify", "sha256sum"),
+        "verify_share": ("verify", "hash"),
         "verify_decode": ("verify_decode", "hash_and_decode"),
         "stream": ("stream", "soundfile"),
         "stream_turns": ("stream_turns", "soundfile"),
