@@ -21,6 +21,7 @@ from pipeline.cli_clone import voices_clone
 from pipeline.cli_gate import gate_app
 from pipeline.cli_plan import plan
 from pipeline.cli_repair import repair, verify
+from pipeline.cli_status import status
 from pipeline.cli_views import views
 from pipeline.cli_voices import voices_app
 from pipeline.errors import ConfigError, ModelError, RunFolderError, SpeechchatError, UsageError
@@ -265,6 +266,7 @@ app.command()(plan)
 app.command()(verify)
 app.command()(repair)
 app.command()(views)
+app.command()(status)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from pipeline.config import Config
-from pipeline.engine.base import Done
+from pipeline.engine.base import Done, Pool
 from pipeline.plan import unit_count
 from pipeline.shards.store import Manifest
 from pipeline.stages.studio import Progress
@@ -74,6 +74,9 @@ class ProgressDisplay:
     def compared(self, done: int, total: int) -> None:
         self._compared = (done, total)
         self._show()
+
+    def workers(self, writers: Pool, studios: Pool) -> None:
+        pass  # `speechchat status` shows them
 
     def progress(self, studios: list[Progress]) -> None:
         self._flying = [item for item in studios if item.unit >= 0 and item.unit not in self._finished_units]

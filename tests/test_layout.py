@@ -46,6 +46,7 @@ SAME_ROOM = {
     "cli_gate": "cli",
     "cli_plan": "cli",
     "cli_repair": "cli",
+    "cli_status": "cli",
     "sections": "config",
     "speech_sections": "config",
     "listening_sections": "config",

@@ -15,7 +15,7 @@ from pipeline.backends.asr.router import close
 from pipeline.backends.llm.base import Writer
 from pipeline.backends.llm.embedded import SLOTS, EmbeddedServer, request_extras
 from pipeline.config import Config, TtsEngineConfig, digest
-from pipeline.dialogue import ModelUse
+from pipeline.dialogue import ModelUse, Record
 from pipeline.errors import ConfigError
 from pipeline.licences import check_licences
 from pipeline.listening_sections import AsrConfig, RecognizerConfig
@@ -75,6 +75,14 @@ class Done:
         self.seconds += manifest.seconds
 
 
+class Pool(Record):
+    """Workers of a kind. open: that are ready; busy: those of them that have a unit in hand; units: in their hands."""
+
+    open: int = 0
+    busy: int = 0
+    units: int = 0
+
+
 class Observer(Protocol):
     """Told by the driver; each call returns at once."""
 
@@ -93,6 +101,10 @@ class Observer(Protocol):
 
     def compared(self, done: int, total: int) -> None:
         """The barrier between text and speech has gone through `done` of `total` units."""
+        ...
+
+    def workers(self, writers: Pool, studios: Pool) -> None:
+        """Who is there now; told about twice a second while an engine is at work."""
         ...
 
     def progress(self, studios: list[Progress]) -> None: ...

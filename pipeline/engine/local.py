@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
-from pipeline.engine.base import Job, Observer, open_studio, open_text, units_at_once
+from pipeline.engine.base import Job, Observer, Pool, open_studio, open_text, units_at_once
 from pipeline.engine.failures import quarantine
 from pipeline.engine.tries import DeathNote, Tries
 from pipeline.engine.watch import Watch
@@ -55,6 +55,7 @@ class _Session:
         self._pen = asyncio.Lock()
         self._hopeless = False
         self._stuck = False
+        self._speaking = 0  # units
 
     async def run(self, units: Iterator[Unit]) -> None:
         """One unit after the other, or as many beside each other as the speech engines can use."""
@@ -93,8 +94,10 @@ class _Session:
         """Run the unit in a thread, so that progress shows and Ctrl-C is heard between two dialogues."""
         studio = self._open_studio()
         work = _in_thread(lambda: studio.run(unit, self._tries.poisoned(unit)))
+        self._speaking += 1
         try:
             while not work.done():
+                self._tell()
                 await asyncio.wait([work], timeout=0.5)
                 self._observer.progress(studio.progress)
                 own = [item for item in studio.progress if item.unit == unit.number]
@@ -105,6 +108,9 @@ class _Session:
             if not self._stuck:
                 await asyncio.gather(work, return_exceptions=True)
             raise
+        finally:
+            self._speaking -= 1
+            self._tell()
         self._observer.finished(*work.result())
 
     def _hung(self, unit: Unit) -> RunIncomplete:
@@ -130,6 +136,7 @@ class _Session:
         work = asyncio.create_task(text.run(unit))
         try:
             while not work.done():
+                self._tell()
                 await asyncio.wait([work], timeout=0.5)
                 self._observer.written(text.progress)
         finally:
@@ -137,6 +144,12 @@ class _Session:
             await asyncio.gather(work, return_exceptions=True)
         if work.result():
             self._observer.wrote(unit.number, time.perf_counter() - started)
+
+    def _tell(self) -> None:
+        writing = int(self._text is not None and self._pen.locked())
+        writers = Pool(open=int(self._text is not None), busy=writing, units=writing)
+        studios = Pool(open=int(self._studio is not None), busy=min(1, self._speaking), units=self._speaking)
+        self._observer.workers(writers, studios)
 
     def _open_studio(self) -> Studio:
         if self._studio is None:

@@ -21,9 +21,10 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.engine import preflight
-from pipeline.engine.base import Job, Observer, open_studio, open_text, units_at_once, writing_slots
+from pipeline.engine.base import Job, Observer, Pool, open_studio, open_text, units_at_once, writing_slots
 from pipeline.engine.cluster import connect
 from pipeline.engine.failures import quarantine
+from pipeline.engine.ray_metrics import Metered
 from pipeline.engine.tries import Tries
 from pipeline.engine.watch import Watch
 from pipeline.errors import BudgetError, DataError, RunIncomplete, SpeechchatError
@@ -31,6 +32,9 @@ from pipeline.plan import Unit
 from pipeline.shards.store import Manifest
 from pipeline.stages.studio import Progress
 from pipeline.stages.write import DRAIN, TextProgress
+
+POLL = 0.5
+"""Seconds between two looks at where the workers stand."""
 
 
 @ray.remote
@@ -104,7 +108,7 @@ class RayEngine:
         if not self._checked:
             preflight.check(job.config.engine, job.folder)
             self._checked = True
-        schedule = _Schedule(job, units, observer, text_only)
+        schedule = _Schedule(job, units, Metered(observer), text_only)
         try:
             schedule.run()
         except BudgetError:
@@ -146,6 +150,7 @@ class _Schedule:
         self._polls: dict[Any, _Worker] = {}
         self._seen: dict[int, Any] = {}
         self._told_to_wait = False
+        self._polled = 0.0
 
     def run(self) -> None:
         while True:
@@ -154,10 +159,14 @@ class _Schedule:
             running = {ref: worker for worker in self._workers for ref in worker.tasks}
             if not running and not self._unwritten and not self._unspoken and not self._more:
                 return
-            ready, _ = ray.wait(list(running), num_returns=len(running), timeout=0.5)
+            # Back as soon as one has ended, so that no worker waits for its next unit; then all that have.
+            ray.wait(list(running), num_returns=1, timeout=POLL)
+            ready, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
             for ref in ready:
                 self._settle(running[ref], ref)
-            self._poll()
+            if time.monotonic() - self._polled >= POLL:
+                self._polled = time.monotonic()
+                self._poll()
 
     def drain(self) -> None:
         """Let the writers have the replies that are on their way, which are paid; they find no room for another."""
@@ -360,11 +369,17 @@ class _Schedule:
                 self._seen.pop(id(worker), None)  # its death is settled where its unit is
         seen = [(worker.kind, self._seen[id(worker)]) for worker in self._workers if id(worker) in self._seen]
         self._observer.written(_together([value for kind, value in seen if kind == "text"]))
+        self._observer.workers(self._pool("text"), self._pool("studio"))
         self._observer.progress([item for kind, value in seen if kind == "studio" for item in value])
         for worker in self._workers:
             if worker.kind == "studio" and (stuck := self._watch.stuck(id(worker), self._seen.get(id(worker), []))):
                 self._observer.trouble(stuck)
                 ray.kill(worker.handle)  # its death is settled where its units are
+
+    def _pool(self, kind: str) -> Pool:
+        ready = [item for item in self._workers if item.kind == kind and None not in item.tasks.values()]
+        units = [len(item.tasks) for item in ready]
+        return Pool(open=len(ready), busy=sum(map(bool, units)), units=sum(units))
 
 
 def _together(parts: list[TextProgress]) -> TextProgress:

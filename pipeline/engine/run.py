@@ -6,7 +6,6 @@ totals.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipeline.config import Config, parse_yaml, validate_config
 from pipeline.dialogue import ModelUse, Record
 from pipeline.engine.base import Done, Engine, Job, Observer, make_job
 from pipeline.engine.failures import quarantined
+from pipeline.engine.heartbeat import Recorder
 from pipeline.errors import ConfigError, RunFolderError, RunIncomplete, RunMismatchError
 from pipeline.plan import Unit, plan_units, unit_count
 from pipeline.shards.card import card
@@ -26,7 +26,6 @@ from pipeline.shards.store import TEMPORARY, Manifest, RunFolder, publish, stora
 from pipeline.stages.dedup import apply_barrier, check_barrier
 from pipeline.stages.draw import Draw
 from pipeline.stages.replies import rebuild_ledger
-from pipeline.stages.studio import Progress
 
 
 class Frozen(Record):
@@ -52,18 +51,19 @@ def run(config: Config, out: Path, observer: Observer, until: Literal["write"] |
     with storage_errors(out), job.folder.driver_lock():
         job.folder.sweep()
         freeze(job)
-        finished, done = set(), Done()
-        for manifest in finished_units(job.folder, config):
-            finished.add(manifest.unit)
-            done.add(manifest)
-        observer.planned(config, done)
-        if len(finished) < unit_count(config):
-            _make(job, finished, _Recorder(job.folder, observer), until)
-            job.folder.sweep()
-        else:
-            _mend(job, observer)
-        lost = settle_quarantine(job.folder)
-        stats = write_totals(job.folder, config)
+        with Recorder(job, observer) as recorder:
+            finished, done = set(), Done()
+            for manifest in finished_units(job.folder, config):
+                finished.add(manifest.unit)
+                done.add(manifest)
+            recorder.planned(config, done)
+            if len(finished) < unit_count(config):
+                _make(job, finished, recorder, until)
+                job.folder.sweep()
+            else:
+                _mend(job, recorder)
+            lost = settle_quarantine(job.folder)
+            stats = write_totals(job.folder, config)
     if lost:
         raise RunIncomplete(
             f"{len(lost)} of {stats.units_planned} units are quarantined (see {out / 'quarantine'}); "
@@ -274,29 +274,3 @@ def write_totals(folder: RunFolder, config: Config) -> Stats:
         if not path.exists() or path.read_text("utf-8") != text:
             publish(path, text.encode(), replace=True)
     return stats
-
-
-class _Recorder:
-    """Passes everything on to the observer, and keeps the cost of each finished unit in RUN/logs/timings.jsonl."""
-
-    def __init__(self, folder: RunFolder, observer: Observer):
-        self._folder = folder
-        self._observer = observer
-        self.planned = observer.planned
-        self.written = observer.written
-        self.writing = observer.writing
-        self.compared = observer.compared
-        self.progress = observer.progress
-        self.trouble = observer.trouble
-
-    def wrote(self, unit: int, seconds: float) -> None:
-        self._log(unit, {"write": {"wall": seconds}})
-        self._observer.wrote(unit, seconds)
-
-    def finished(self, manifest: Manifest, progress: Progress) -> None:
-        self._log(manifest.unit, {name: vars(cost) for name, cost in sorted(progress.costs.items())})
-        self._observer.finished(manifest, progress)
-
-    def _log(self, unit: int, costs: dict[str, dict[str, float]]) -> None:
-        with self._folder.timings.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps({"unit": unit, "stages": costs}))  # a torn line ends here

@@ -90,7 +90,7 @@ class RunFolder:
         self.card = root / "README.md"
         self.logs = root / "logs"
         self.timings = self.logs / "timings.jsonl"
-
+        self.heartbeat = self.logs / "driver.json"
         self.ledger = self.logs / "ledger.json"
 
     def rows(self, unit: int) -> Path:
