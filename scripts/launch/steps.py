@@ -1,0 +1,137 @@
+"""What a launch does, step by step: each step can be shown before it is done."""
+
+from __future__ import annotations
+
+import fnmatch
+import gzip
+import hashlib
+import io
+import os
+import shlex
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import ConfigError, EndpointError, UsageError
+
+# Patterns of names, of files and folders at any depth, that stay at home: models, runs, environments, keys.
+SKIP = (
+    *(".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info", "build", "dist"),
+    *("runs", "docs", "tests", ".env*", "*.pem"),
+)
+
+
+class Step(Protocol):
+    def show(self) -> str:
+        """What `do` will do, for people; no value of a variable is in it."""
+
+    def do(self) -> None: ...
+
+
+class Launcher(Protocol):
+    """One kind of cluster. Raises ConfigError if the settings lack what the kind needs."""
+
+    def render(self) -> str:
+        """The file that the cluster's own tools read, or the request."""
+
+    def submit(self) -> list[Step]:
+        """What starts the run, or goes on with it."""
+
+    def stop(self) -> list[Step]: ...
+
+    def follow(self) -> int:
+        """Print the log until the run ends. Returns its exit status."""
+
+
+@dataclass(frozen=True)
+class Write:
+    path: Path
+    data: bytes
+
+    def show(self) -> str:
+        if self.data[:2] == b"\x1f\x8b":
+            return (
+                f"# write {self.path}: {len(self.data)} bytes of code, sha256 {hashlib.sha256(self.data).hexdigest()}"
+            )
+        return f"# write {self.path}:\n{self.data.decode()}"
+
+    def do(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_bytes(self.data)
+        except OSError as error:
+            raise UsageError(f"{self.path}: not writable ({error.strerror}); set folder to one that is") from None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command. `stdin` maps names there to variables here, given to it as lines of shell that export them."""
+
+    words: Sequence[str]
+    stdin: Mapping[str, str] = field(default_factory=dict)
+
+    def show(self) -> str:
+        given = ", ".join(f"{name} (from ${variable})" for name, variable in self.stdin.items())
+        return shlex.join(self.words) + (f"  # on its standard input: {given}" if given else "")
+
+    def do(self) -> None:
+        lines = "".join(f"export {name}={shlex.quote(os.environ[here])}\n" for name, here in self.stdin.items())
+        print(output(self.words, lines), end="", flush=True)
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that is no command: a look before the first change, or a request."""
+
+    shown: str
+    do: Callable[[], None]
+
+    def show(self) -> str:
+        return f"# {self.shown}"
+
+
+def need_variables(names: Iterable[str]) -> Action:
+    wanted = sorted(names)
+
+    def look() -> None:
+        for name in wanted:
+            if not os.environ.get(name):
+                raise ConfigError(f"env: {name} is not set here; export it, or name another variable")
+
+    return Action(f"needs in the environment: {', '.join(wanted) or 'nothing'}", look)
+
+
+def output(words: Sequence[str], stdin: str = "") -> str:
+    """The standard output of a command; its standard error goes on to ours.
+
+    Raises UsageError if there is no such command, EndpointError if it fails.
+    """
+    try:
+        done = subprocess.run(words, input=stdin, stdout=subprocess.PIPE, text=True)
+    except FileNotFoundError:
+        raise UsageError(f"{words[0]}: not installed here; launch from a machine that has it") from None
+    if done.returncode:
+        raise EndpointError(f"`{shlex.join(words)}` ended with {done.returncode}; its own words are above")
+    return done.stdout
+
+
+def archive(working_dir: Path, skip: Path) -> bytes:
+    """The code as .tar.gz, the same bytes for the same files; `skip` is one more folder that stays at home."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for folder, names, files in os.walk(working_dir):
+            here = Path(folder)
+            names[:] = sorted(name for name in names if not _skipped(name) and here / name != skip)
+            for name in sorted(name for name in files if not _skipped(name)):
+                info = tarfile.TarInfo((here / name).relative_to(working_dir).as_posix())
+                data = (here / name).read_bytes()
+                info.size, info.mode = len(data), 0o755 if os.access(here / name, os.X_OK) else 0o644
+                tar.addfile(info, io.BytesIO(data))
+    return gzip.compress(raw.getvalue(), mtime=0)
+
+
+def _skipped(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in SKIP)
