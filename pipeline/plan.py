@@ -5,21 +5,48 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import TypeVar
 
 from pipeline.config import Config
-from pipeline.dialogue import PlannedDialogue, Split, derive_seed
+from pipeline.dialogue import Language, PlannedDialogue, Split, derive_seed
 
 Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The work that becomes one shard: planned dialogues of one split."""
+    """The work that becomes one shard: planned dialogues of one split.
+
+    languages: of its dialogues, in order. before: how many of each language the units before it have. seed: of the run.
+    """
 
     number: int
     split: Split
-    dialogues: tuple[PlannedDialogue, ...]
+    languages: tuple[Language, ...]
+    before: tuple[tuple[Language, int], ...]
+    seed: int
+
+    @cached_property
+    def dialogues(self) -> tuple[PlannedDialogue, ...]:
+        """Made when they are asked for: who resumes a long run only walks past most units."""
+        ordinals, made = dict(self.before), []
+        for index, language in enumerate(self.languages):
+            key = f"{language}-{self.number:06d}-{index:02d}"
+            made.append(
+                PlannedDialogue(
+                    id=key,
+                    unit=self.number,
+                    index=index,
+                    ordinal=ordinals[language],
+                    split=self.split,
+                    language=language,
+                    seed=derive_seed(self.seed, key),
+                )
+            )
+            ordinals[language] += 1
+        return tuple(made)
 
 
 def unit_count(config: Config) -> int:
@@ -38,24 +65,16 @@ def plan_units(config: Config) -> Iterator[Unit]:
     splits = _apportion(config.splits)
     ordinals = dict.fromkeys(config.languages, 0)
     for number in range(unit_count(config)):
-        split = next(splits)
-        dialogues = []
-        for index in range(config.unit_size):
-            language = next(languages)
-            key = f"{language}-{number:06d}-{index:02d}"
-            dialogues.append(
-                PlannedDialogue(
-                    id=key,
-                    unit=number,
-                    index=index,
-                    ordinal=ordinals[language],
-                    split=split,
-                    language=language,
-                    seed=derive_seed(config.seed, key),
-                )
-            )
-            ordinals[language] += 1
-        yield Unit(number, split, tuple(dialogues))
+        unit = Unit(
+            number,
+            next(splits),
+            tuple(islice(languages, config.unit_size)),
+            tuple(sorted(ordinals.items())),
+            config.seed,
+        )
+        yield unit
+        for language in ordinals:
+            ordinals[language] += unit.languages.count(language)
 
 
 def _apportion(weights: Mapping[Name, float]) -> Iterator[Name]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -36,24 +37,47 @@ class Node:
 
 
 def check(engine: EngineConfig, folder: RunFolder) -> None:
-    """Raises ConfigError for workers that no node has room for, EndpointError for a node with another program,
-    RunFolderError for one that does not see the run folder or cannot write to it."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if not engine.patience:
-        _room(engine, [node["Resources"] for node in nodes])
+    """Raises ConfigError for workers that no node has room for within `engine.patience`, EndpointError for a node with
+    another program, RunFolderError for one that does not see the run folder or cannot write to it."""
+    _room(engine)
+    nodes = _nodes()
     if len(nodes) > 1:
         _alike(nodes, folder)
 
 
-def _room(engine: EngineConfig, nodes: list[Mapping[str, float]]) -> None:
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _room(engine: EngineConfig) -> None:
+    """Wait until a node has room for a worker: an autoscaler is told what is wanted, and brings one."""
     wanted = {"CPU": engine.studio_cpus, "GPU": engine.studio_gpus}
-    if any(all(node.get(name, 0) >= count for name, count in wanted.items()) for node in nodes):
-        return
+    deadline, asked = time.monotonic() + engine.patience, False
+    while True:
+        nodes = [node["Resources"] for node in _nodes()]
+        if any(_fits(node, wanted) for node in nodes):
+            break
+        if time.monotonic() >= deadline:
+            raise _no_room(engine, wanted, nodes)
+        if not asked:
+            request_resources(bundles=[{name: count for name, count in wanted.items() if count}])
+            asked = True
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+    if asked:
+        request_resources(bundles=[])  # what was asked for stands until it is taken back
+
+
+def _fits(node: Mapping[str, float], wanted: Mapping[str, float]) -> bool:
+    return all(node.get(name, 0) >= count for name, count in wanted.items())
+
+
+def _no_room(engine: EngineConfig, wanted: Mapping[str, float], nodes: list[Mapping[str, float]]) -> ConfigError:
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
-    raise ConfigError(
+    waited = f" after {engine.patience:g} s" if engine.patience else ""
+    return ConfigError(
         f"engine.studio_cpus={engine.studio_cpus:g}, engine.studio_gpus={engine.studio_gpus:g}: no node of the cluster "
-        f"has that (the most that one has: {most['CPU']:g} CPUs, {most['GPU']:g} GPUs); ask for less, add a node, or "
-        "let the run wait for one with engine.patience=SECONDS"
+        f"has that{waited} (the most that one has: {most['CPU']:g} CPUs, {most['GPU']:g} GPUs); ask for less, add a "
+        "node, or let the run wait for one with engine.patience=SECONDS"
     )
 
 

@@ -20,11 +20,15 @@ def test_a_worker_that_no_node_has_room_for_is_named_before_any_work(
     tmp_path: Path, llm: FakeLLM, corpus: Path, ray_here: None
 ) -> None:
     path = config_file(tmp_path / "run.yaml", llm.base_url, corpus)
-    for setting in ("engine.studio_cpus=1000", "engine.studio_gpus=0.5"):
+    for setting, *more in (
+        ("engine.studio_cpus=1000",),
+        ("engine.studio_gpus=0.5",),
+        ("engine.studio_cpus=1000", "engine.patience=1.5"),
+    ):
         with pytest.raises(
             ConfigError, match=rf"{setting.replace('.', '[.]')}.*no node of the cluster.*engine.patience"
         ):
-            run(load_config(str(path), ["engine.kind=ray", setting]), tmp_path / "run", Silent())
+            run(load_config(str(path), ["engine.kind=ray", setting, *more]), tmp_path / "run", Silent())
     made = {path.name for path in (tmp_path / "run").iterdir()}
     assert not llm.requests and made <= {"config.yaml", "logs", "sources"}
 
