@@ -158,6 +158,7 @@ class _Schedule:
             self._assign()
             running = {ref: worker for worker in self._workers for ref in worker.tasks}
             if not running and not self._unwritten and not self._unspoken and not self._more:
+                self._poll()  # for the last time, so that the observer hears of all
                 return
             # Back as soon as one has ended, so that no worker waits for its next unit; then all that have.
             ray.wait(list(running), num_returns=1, timeout=POLL)

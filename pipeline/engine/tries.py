@@ -67,7 +67,6 @@ class DeathNote:
         self._path = folder.logs / "fatal.log"
         self._folder = folder
         self._file: TextIO | None = None
-        self._was_on = False
 
     def settle(self, tries: Tries) -> list[str]:
         """Blame whom the last driver had in hand when it died by a fault; lines for people."""
@@ -93,14 +92,11 @@ class DeathNote:
         with storage_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("w", encoding="utf-8")
-        self._was_on = faulthandler.is_enabled()
         faulthandler.enable(self._file)
 
     def close(self) -> None:
         if self._file is not None:
             faulthandler.disable()
-            if self._was_on:
-                faulthandler.enable()  # to standard error, as without us
             self._file.close()
             self._path.unlink(missing_ok=True)
             self._file = None
