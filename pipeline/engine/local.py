@@ -120,7 +120,8 @@ class _Session:
         self._tries.blame(unit.number, suspects, self._watch.hung.pop(unit.number))
         return RunIncomplete(
             f"{', '.join(suspects) or f'unit {unit.number}'} was being spoken for {seconds:g} s (engine.deadline); run "
-            f"the same command again: at the {self._job.config.engine.tries}th time it is rejected alone"
+            "the same command again: when that has happened as often as engine.tries says "
+            f"({self._job.config.engine.tries} times), it is rejected alone"
         )
 
     async def _write(self, unit: Unit) -> None:

@@ -53,18 +53,20 @@ def _room(engine: EngineConfig) -> None:
     """Wait until a node has room for a worker: an autoscaler is told what is wanted, and brings one."""
     wanted = {"CPU": engine.studio_cpus, "GPU": engine.studio_gpus}
     deadline, asked = time.monotonic() + engine.patience, False
-    while True:
-        nodes = [node["Resources"] for node in _nodes()]
-        if any(_fits(node, wanted) for node in nodes):
-            break
-        if time.monotonic() >= deadline:
-            raise _no_room(engine, wanted, nodes)
-        if not asked:
-            request_resources(bundles=[{name: count for name, count in wanted.items() if count}])
-            asked = True
-        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
-    if asked:
-        request_resources(bundles=[])  # what was asked for stands until it is taken back
+    try:
+        while True:
+            nodes = [node["Resources"] for node in _nodes()]
+            if any(_fits(node, wanted) for node in nodes):
+                return
+            if time.monotonic() >= deadline:
+                raise _no_room(engine, wanted, nodes)
+            if not asked:
+                request_resources(bundles=[{name: count for name, count in wanted.items() if count}])
+                asked = True
+            time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+    finally:
+        if asked:
+            request_resources(bundles=[])  # what was asked for stands until it is taken back
 
 
 def _fits(node: Mapping[str, float], wanted: Mapping[str, float]) -> bool:
