@@ -82,9 +82,9 @@ def _costs(folder: RunFolder, config: Config) -> Iterator[Measured]:
         yield Measured(f"{stage}_cpu", cost["cpu"] / audio, f"{cost['cpu']:.1f} CPU s for {audio:.0f} s of audio")
         if config.engine.studio_gpus and stage != "pack":
             # A GPU is held for as long as the stage is at work, busy or not.
-            held = cost["wall"] * config.engine.studio_gpus
-            how = f"{cost['wall']:.1f} s × engine.studio_gpus for {audio:.0f} s of audio"
-            yield Measured(f"{stage}_gpu", held / audio, how)
+            held = cost.get("held", cost["wall"])
+            how = f"{held:.1f} s × engine.studio_gpus for {audio:.0f} s of audio"
+            yield Measured(f"{stage}_gpu", held * config.engine.studio_gpus / audio, how)
 
 
 def _texts(folder: RunFolder, its: Config) -> Iterator[Measured]:

@@ -122,6 +122,7 @@ class Recorder:
         self._beat = Beat(
             started=now, time=now, host=socket.gethostname(), pid=os.getpid(), namespace=process_namespace()
         )
+        self._gpus = job.config.engine.studio_gpus
         self._cpu = time.process_time()
         self._heard = time.monotonic()
         self._text = TextProgress()
@@ -208,7 +209,7 @@ class Recorder:
         _add_walls(self._stages, progress)
         counts = {"planned": manifest.planned, "accepted": manifest.accepted, "seconds": manifest.seconds}
         costs = {name: vars(cost) for name, cost in sorted(progress.costs.items())}
-        self._append({"unit": manifest.unit, "time": _now(), **counts, "stages": costs})
+        self._append({"unit": manifest.unit, "time": _now(), **counts, "gpus": self._gpus, "stages": costs})
         self._observer.finished(manifest, progress)
 
     def trouble(self, message: str) -> None:

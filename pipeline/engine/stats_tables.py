@@ -102,7 +102,12 @@ def _costs(found: Findings) -> Iterable[tuple[str, str]]:
             f"{spent.per_cpu_hour:.3f} h of audio ({spent.hours:.4f} h in {spent.units} logged units for "
             f"{spent.cpu_hours:.4f} CPU hours of the studios; writer and models in other processes not counted)",
         )
-        yield "kept per GPU hour", "not known: the log holds no GPU time"
+        if spent.per_gpu_hour is not None:
+            yield (
+                "kept per GPU hour",
+                f"{spent.per_gpu_hour:.3f} h of audio ({spent.gpu_hours:.4f} hours of GPUs that studios held, with "
+                "units in hand)",
+            )
 
 
 _Row = Sequence[str]

@@ -175,19 +175,23 @@ class Efficiency(Record):
     """What was kept for what was spent, over the units whose costs this machine's log holds.
 
     hours: of audio, kept; cpu_hours: of the studios' own processes (speaking to packing, repairs included; neither the
-    writer's, nor those of an engine or a recogniser in another process). per_cpu_hour: None where the log holds none.
+    writer's, nor those of an engine or a recogniser in another process). gpu_hours: of the GPUs that the studios held
+    (engine.studio_gpus) while they had units in hand, busy or not. per_cpu_hour, per_gpu_hour: None where the log
+    holds none.
     """
 
     units: int
     hours: float
     cpu_hours: float
+    gpu_hours: float
     per_cpu_hour: float | None
+    per_gpu_hour: float | None
 
 
 def stage_costs(folder: RunFolder) -> dict[str, dict[str, float]]:
     """wall, cpu and audio seconds by stage, from this machine's log; empty without one."""
     costs: dict[str, Counter[str]] = {}
-    for _, stages in _timings(folder):
+    for _, _, stages in _timings(folder):
         for stage, cost in stages.items():
             costs.setdefault(stage, Counter()).update(cost)
     return {stage: dict(cost) for stage, cost in costs.items()}
@@ -195,26 +199,30 @@ def stage_costs(folder: RunFolder) -> dict[str, dict[str, float]]:
 
 def efficiency(folder: RunFolder) -> Efficiency:
     """Raises DataError for a manifest that is damaged."""
-    cpu, units = 0.0, set()
-    for unit, stages in _timings(folder):
+    cpu, gpu, units = 0.0, 0.0, set()
+    for unit, gpus, stages in _timings(folder):
         if "speak" in stages:  # else only its text was written
             units.add(unit)
             cpu += sum(cost.get("cpu", 0.0) for cost in stages.values())
+            gpu += gpus * sum(cost.get("held", 0.0) for cost in stages.values())
     seconds = sum(manifest.seconds for manifest in folder.manifests() if manifest.unit in units)
     return Efficiency(
         units=len(units),
         hours=round(seconds / 3600, 6),
         cpu_hours=round(cpu / 3600, 6),
+        gpu_hours=round(gpu / 3600, 6),
         per_cpu_hour=round(seconds / cpu, 6) if cpu else None,
+        per_gpu_hour=round(seconds / gpu, 6) if gpu else None,
     )
 
 
-def _timings(folder: RunFolder) -> Iterator[tuple[int, dict[str, dict[str, float]]]]:
+def _timings(folder: RunFolder) -> Iterator[tuple[int, float, dict[str, dict[str, float]]]]:
+    """Unit, GPUs of its studio, costs by stage."""
     if folder.timings.exists():
         with folder.timings.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 try:
                     found = json.loads(line)
-                    yield found["unit"], found["stages"]
+                    yield found["unit"], float(found.get("gpus", 0)), found["stages"]
                 except (ValueError, KeyError, TypeError):
                     continue  # torn by a kill or a full disk: a cost is no data

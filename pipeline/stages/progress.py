@@ -9,9 +9,13 @@ from pipeline.dialogue import Repair
 
 @dataclass
 class Cost:
-    """Seconds spent by a stage (wall and CPU of this process), and seconds of audio that went through it."""
+    """Seconds spent by a stage (wall and CPU of this process), and seconds of audio that went through it.
+
+    held: of the wall seconds, this unit's share of the studio: units at work beside it have the rest.
+    """
 
     wall: float = 0.0
+    held: float = 0.0
     cpu: float = 0.0
     audio: float = 0.0
 

@@ -210,9 +210,11 @@ class _Session:
         try:
             yield cost
         finally:
-            cost.wall += time.perf_counter() - wall
+            spent, beside = time.perf_counter() - wall, max(1, len(self._studio.progress))
+            cost.wall += spent
+            cost.held += spent / beside
             # Models work in threads of their own, so only the process knows; units at work beside this one share it.
-            cost.cpu += (time.process_time() - cpu) / max(1, len(self._studio.progress))
+            cost.cpu += (time.process_time() - cpu) / beside
 
 
 def _edited(line: TextLine, unit: Unit) -> Reject | None:

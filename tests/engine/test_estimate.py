@@ -221,7 +221,10 @@ def pilot(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """12 dialogues, 2 rejected (one for its text), with a log of costs and the journal of an LLM."""
     folder = make_run(tmp_path_factory.mktemp("estimate") / "run", dialogues=12, unit_size=4, rejected=2)
     folder.logs.mkdir(exist_ok=True)
-    stages = {"speak": {"wall": 8.0, "cpu": 6.0, "audio": 12.0}, "listen": {"wall": 4.0, "cpu": 3.0, "audio": 12.0}}
+    stages = {
+        "speak": {"wall": 9.0, "held": 8.0, "cpu": 6.0, "audio": 12.0},
+        "listen": {"wall": 9.0, "held": 4.0, "cpu": 3.0, "audio": 12.0},
+    }
     lines = [{"unit": unit, "stages": {"write": {"wall": 1.0}}} for unit in range(3)]
     lines += [{"unit": unit, "stages": stages} for unit in range(3)]
     folder.timings.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -123,6 +123,18 @@ def test_what_was_kept_for_a_cpu_hour_is_of_the_units_in_the_log(folder: RunFold
     assert (found.units, found.cpu_hours) == (1, round(10 / 3600, 6))
     assert found.per_cpu_hour == pytest.approx(manifest.seconds / 10, rel=1e-5)  # and not of unit 0, whose line is torn
     assert stage_costs(folder)["speak"] == {"wall": 9.0, "cpu": 4.0, "audio": 3.0}
+    assert (found.gpu_hours, found.per_gpu_hour) == (0, None)
+
+
+def test_what_was_kept_for_a_gpu_hour_is_of_the_share_that_a_studio_held(folder: RunFolder) -> None:
+    stages = {"speak": {"wall": 18.0, "held": 9.0}, "listen": {"wall": 3.0, "held": 3.0}, "write": {"wall": 5.0}}
+    folder.timings.parent.mkdir(exist_ok=True)
+    folder.timings.write_text(json.dumps({"unit": 1, "gpus": 0.25, "stages": stages}))
+    manifest = folder.load_manifest(1, "train")
+    assert manifest is not None
+    found = efficiency(folder)
+    assert found.gpu_hours == round(3 / 3600, 6)
+    assert found.per_gpu_hour == pytest.approx(manifest.seconds / 3, rel=1e-5)
 
 
 def test_the_totals_of_nothing(folder: RunFolder) -> None:
