@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.dialogue import Language, Split
 from pipeline.errors import ConfigError
-from pipeline.listening_sections import AsrConfig, JudgeConfig, QualityConfig, RecognizerConfig, RepairConfig
+from pipeline.listening_sections import UNTOLD, AsrConfig, JudgeConfig, QualityConfig, RecognizerConfig, RepairConfig
 from pipeline.sections import (
     EXECUTION,
     ConverseConfig,
@@ -133,6 +133,14 @@ class Config(Section):
         gate = self.judge.needs("similarity", "swap")
         if gate and self.quality.speaker == "none":
             raise ValueError(f"{gate} needs a speaker encoder: quality.speaker is none; set it to resemblyzer")
+        for kind, gates in (("limits", self.judge.limits), ("floors", self.judge.floors)):
+            for language in self.active_languages:
+                engine = self.asr.by_language.get(language, self.asr).engine
+                for name in sorted(gates.get(language, {}).keys() & UNTOLD.get(engine, ())):
+                    raise ValueError(
+                        f"judge.{kind}.{language}.{name}: a recogniser of kind {engine} does not tell it, so nothing "
+                        f"would be held back; take the gate out, or let faster-whisper listen"
+                    )
         for name, source in self.sources.items():
             if source.kind not in ("chatterbot", "topics"):
                 if source.data is None:

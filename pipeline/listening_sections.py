@@ -102,6 +102,8 @@ _LOW_IS_BAD = frozenset({"logprob", "language", "snr", "mos_sig", "mos_bak", "mo
 _WRONG_WAY = {"limits": _LOW_IS_BAD, "appeal": _LOW_IS_BAD, "floors": _HIGH_IS_BAD}
 _ASKED = ("doubt", "surprise")
 """What a recogniser says of the text itself: an appeal without it would forgive wrong words for nothing."""
+UNTOLD: dict[str, tuple[str, ...]] = {"http": _ASKED, "sherpa": (*_ASKED, "language")}
+"""Scores that no recogniser of this kind gives: a gate on one would hold nothing back."""
 
 _LANGUAGE_OF = {"wer": "en", **dict.fromkeys(("mer", "ser", "tser", "per"), "zh")}
 

@@ -146,6 +146,15 @@ def test_a_setting_that_is_no_yaml(tmp_path: Path) -> None:
     assert refused(tmp_path, "", "tts.speeds=[1,") == "--set 'tts.speeds=[1,': the value is not valid YAML"
 
 
+def test_a_gate_on_what_a_recogniser_never_tells_is_refused(tmp_path: Path) -> None:
+    second = "asr: {by_language: {zh: {engine: sherpa}}}\n"
+    message = refused(tmp_path, second, "judge.floors.zh={language: 0.5}")
+    assert "judge.floors.zh.language" in message and "sherpa does not tell it" in message
+    assert "judge.limits.en.doubt" in refused(tmp_path, "asr: {engine: http}\n", "judge.limits.en={doubt: 5}")
+    # Who does tell it may have the gate, and an appeal that cannot be heard forgives nothing.
+    assert load(tmp_path, second, "judge.limits.en={doubt: 5}", "judge.appeal.zh={doubt: 5}").judge.limits["en"]
+
+
 def test_settings_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> None:
     config = load(tmp_path, "seed: 1\njudge: {min_mos: 2}\n", "seed=2", "judge.min_mos=null", "seed=3")
     assert config.seed == 3 and config.judge.min_mos is None
