@@ -244,19 +244,65 @@ class WriterConfig(Section):
     )
 
 
+class RuntimeEnvConfig(Section):
+    """What Ray prepares on a node for the workers of a stage, once a node; the keys are those of Ray's `runtime_env`.
+
+    For a whole stage: a studio with another torch, a writer behind a proxy. One speech engine whose packages disagree
+    with those of the recogniser beside it gets `tts.engines.NAME.environment`, a process of its own. What is the same
+    for all workers belongs to the job, which ships the code too (scripts/launch/); it is the base of this,
+    and env_vars are added to its. Ray's dashboard shows env_vars, so keys of endpoints stay in the nodes' own
+    environment.
+    """
+
+    pip: list[str] | dict[str, Any] | str | None = Field(None, description="packages, or a requirements file here")
+    uv: list[str] | dict[str, Any] | str | None = Field(None, description="as pip, installed by uv")
+    conda: str | dict[str, Any] | None = Field(None, description="name of an environment on the nodes, or its recipe")
+    image_uri: str | None = Field(None, description="container image with Ray and speechchat in it")
+    py_executable: str | None = Field(None, description="command that starts the worker instead of the node's Python")
+    py_modules: list[str] | None = Field(None, description="URIs of zipped packages or wheels, on shared storage")
+    working_dir: str | None = Field(None, description="URI of a zip that replaces the job's working directory")
+    env_vars: dict[str, str] | None = None
+    config: dict[str, Any] | None = Field(None, description="setup_timeout_seconds, eager_install")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """As Ray takes it; empty if nothing is asked for."""
+        return self.model_dump(exclude_none=True)
+
+
 class EngineConfig(Section):
     """How the work is done; nothing here reaches a byte of the output."""
 
     kind: Literal["ray", "local"] = "ray"
     address: str | None = Field(None, description='Ray cluster; null starts one here, "auto" finds a running one')
-    studios: int | None = Field(None, ge=1, description="studio workers; as many as the CPUs allow if null")
+    studios: int | None = Field(
+        None,
+        ge=1,
+        description="studio workers; null: as many as the nodes that are there have room for. An autoscaler brings "
+        "nodes for a number",
+    )
     studio_cpus: float = Field(1, gt=0)
-    studio_gpus: float = Field(0, ge=0)
+    studio_gpus: float = Field(0, ge=0, description="a share of one GPU, or whole ones")
     studio_units: int | None = Field(
         None, ge=1, description="units that a studio works on at once; null: as many as keep its engines' batches full"
     )
+    studio_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="memory of a studio for speech: it gets another unit (beyond the first) only while all of its "
+        "units, judged by their text and by what others took, stay below; null: no bound but studio_units",
+    )
+    studio_runtime_env: RuntimeEnvConfig = RuntimeEnvConfig()
     writers: Positive = 2
-    window: int = Field(16, ge=1, description="units in flight between text and speech")
+    writer_cpus: float = Field(0, ge=0, description="0: a writer waits for a server; its place comes before studios'")
+    writer_gpus: float = Field(0, ge=0, description="as studio_gpus")
+    writer_runtime_env: RuntimeEnvConfig = RuntimeEnvConfig()
+    window: int | None = Field(
+        None,
+        ge=1,
+        description="units in flight, from the writer's hands to the studio's; null: 16, or what the workers have in "
+        "hand and as much again for the studios, if that is more",
+    )
     tries: int = Field(3, ge=1, le=20, description="tries of a unit before it is quarantined")
     restarts: int = Field(3, ge=0, le=100, description="restarts of one worker before it is given up")
     deadline: float | None = Field(
@@ -265,3 +311,11 @@ class EngineConfig(Section):
     patience: float = Field(
         0, ge=0, description="seconds to wait for nodes with room for a worker (an autoscaler brings them)"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> EngineConfig:
+        for name in ("studio_gpus", "writer_gpus"):
+            count = getattr(self, name)
+            if count > 1 and count % 1:
+                raise ValueError(f"{name}={count:g}: a share of one GPU is 1 at most, above that only whole ones")
+        return self

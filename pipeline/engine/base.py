@@ -40,6 +40,8 @@ TURNS = 4
 """Of a dialogue, about: they are spoken together."""
 GPU_BATCH = 16
 """What a model of Coqui takes at once on a GPU."""
+WINDOW = 16
+"""Units in flight, where few workers need no more."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,15 @@ def units_at_once(config: Config) -> int:
     if config.engine.studio_units is not None:
         return config.engine.studio_units
     wanted = max(map(_batch, config.tts.engines.values()))
-    return min(-(-wanted // TURNS), config.engine.window)
+    return min(-(-wanted // TURNS), config.engine.window or WINDOW)
+
+
+def units_in_flight(config: Config, studios: int, of_writer: int) -> int:
+    """The window of a run with so many studios and `of_writer` units in the hands of a writer: while one unit of a
+    studio is spoken, the text of the next is there, or is being written."""
+    if config.engine.window is not None:
+        return config.engine.window
+    return max(WINDOW, 2 * studios * units_at_once(config) + config.engine.writers * of_writer)
 
 
 def _batch(section: TtsEngineConfig) -> int:

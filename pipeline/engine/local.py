@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from pipeline.engine.base import Job, Observer, Pool, open_studio, open_text, units_at_once
 from pipeline.engine.failures import quarantine
+from pipeline.engine.sizes import Sizes
 from pipeline.engine.tries import DeathNote, Tries
 from pipeline.engine.watch import Watch
-from pipeline.errors import DataError, RunIncomplete, SpeechchatError
+from pipeline.errors import ConfigError, DataError, RunIncomplete, SpeechchatError
 from pipeline.plan import Unit
 from pipeline.stages.studio import Studio
 from pipeline.stages.write import TextStage
@@ -30,6 +31,9 @@ class LocalEngine:
         pass
 
     def run(self, job: Job, units: Iterator[Unit], observer: Observer, text_only: bool = False) -> None:
+        for key in ("writer_runtime_env", "studio_runtime_env"):
+            if getattr(job.config.engine, key).given:
+                raise ConfigError(f"engine.{key} needs Ray (engine.kind=ray); without it leave it out")
         tries, note = Tries(job.folder, job.config), DeathNote(job.folder)
         for line in note.settle(tries):
             observer.trouble(line)
@@ -55,11 +59,17 @@ class _Session:
         self._pen = asyncio.Lock()
         self._hopeless = False
         self._stuck = False
-        self._speaking = 0  # units
+        self._room = units_at_once(job.config)
+        self._sizes = Sizes(job.config, job.folder)
+        self._speaking: list[Unit] = []
+        self._due = 0  # units that are spoken, or wait for it
+        self._door = asyncio.Lock()
+        self._left = asyncio.Event()
 
     async def run(self, units: Iterator[Unit]) -> None:
-        """One unit after the other, or as many beside each other as the speech engines can use."""
-        room = units_at_once(self._job.config)
+        """One unit after the other, or as many beside each other as the speech engines can use; the text of the next is
+        written meanwhile."""
+        room = self._room + (not self._text_only)
         work: set[asyncio.Task[None]] = set()
         async with self._stack:
             try:
@@ -80,7 +90,7 @@ class _Session:
         job, observer = self._job, self._observer
         for attempt in range(1, job.config.engine.tries + 1):
             try:
-                await self._write(unit)
+                await self._written(unit)
                 if not self._text_only:
                     await self._speak(unit)
                 return
@@ -90,16 +100,33 @@ class _Session:
                 if attempt == job.config.engine.tries:
                     observer.trouble(quarantine(job.folder, unit, error, attempt))
 
+    async def _enter(self, unit: Unit) -> None:
+        """Wait until the studio has room for it; in the order of those who wait, so that a large one comes in too."""
+        async with self._door:
+            while len(self._speaking) >= self._room or not self._sizes.fits(self._speaking, unit):
+                self._left.clear()
+                await self._left.wait()
+            self._speaking.append(unit)
+
     async def _speak(self, unit: Unit) -> None:
+        self._due += 1
+        try:
+            studio = self._open_studio()
+            await self._enter(unit)
+            await self._speak_in(studio, unit)
+        finally:
+            self._due -= 1
+            self._left.set()
+
+    async def _speak_in(self, studio: Studio, unit: Unit) -> None:
         """Run the unit in a thread, so that progress shows and Ctrl-C is heard between two dialogues."""
-        studio = self._open_studio()
         work = _in_thread(lambda: studio.run(unit, self._tries.poisoned(unit)))
-        self._speaking += 1
         try:
             while not work.done():
                 self._tell()
                 await asyncio.wait([work], timeout=0.5)
                 self._observer.progress(studio.progress)
+                self._sizes.told(studio.progress)
                 own = [item for item in studio.progress if item.unit == unit.number]
                 if not work.done() and self._watch.stuck(unit.number, own):
                     raise self._hung(unit)
@@ -109,9 +136,12 @@ class _Session:
                 await asyncio.gather(work, return_exceptions=True)
             raise
         finally:
-            self._speaking -= 1
+            self._speaking.remove(unit)
+            self._left.set()
             self._tell()
-        self._observer.finished(*work.result())
+        manifest, progress = work.result()
+        self._sizes.finished(progress)
+        self._observer.finished(manifest, progress)
 
     def _hung(self, unit: Unit) -> RunIncomplete:
         """A thread cannot be ended: the program has to, and the next one knows whom to blame."""
@@ -124,9 +154,17 @@ class _Session:
             f"({self._job.config.engine.tries} times), it is rejected alone"
         )
 
-    async def _write(self, unit: Unit) -> None:
-        async with self._pen:  # in the order of the plan
-            await self._write_one(unit)
+    async def _written(self, unit: Unit) -> None:
+        """Raises what keeps it from being written when nobody speaks any more: a budget that is used up, or an endpoint
+        that is down, is no reason to drop the units before it."""
+        try:
+            async with self._pen:  # in the order of the plan
+                await self._write_one(unit)
+        except SpeechchatError:
+            while self._due:
+                self._left.clear()
+                await self._left.wait()
+            raise
 
     async def _write_one(self, unit: Unit) -> None:
         if self._job.folder.text(unit.number).exists():
@@ -149,7 +187,7 @@ class _Session:
     def _tell(self) -> None:
         writing = int(self._text is not None and self._pen.locked())
         writers = Pool(open=int(self._text is not None), busy=writing, units=writing)
-        studios = Pool(open=int(self._studio is not None), busy=min(1, self._speaking), units=self._speaking)
+        studios = Pool(open=int(self._studio is not None), busy=min(1, len(self._speaking)), units=len(self._speaking))
         self._observer.workers(writers, studios)
 
     def _open_studio(self) -> Studio:

@@ -17,6 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import __version__
 from pipeline.config import EngineConfig
+from pipeline.engine import actors
+from pipeline.engine.placement import SHARE, Claim, fits, studio_claim, studios, writer_claim
 from pipeline.errors import ConfigError, EndpointError, RunFolderError
 from pipeline.shards.store import RunFolder, storage_errors
 
@@ -37,31 +39,37 @@ class Node:
 
 
 def check(engine: EngineConfig, folder: RunFolder) -> None:
-    """Raises ConfigError for workers that no node has room for within `engine.patience`, EndpointError for a node with
-    another program, RunFolderError for one that does not see the run folder or cannot write to it."""
+    """Raises ConfigError for a runtime_env that Ray does not know, and for workers that no node has room for within
+    `engine.patience`; EndpointError for a node with another program, RunFolderError for one that does not see the run
+    folder or cannot write to it."""
+    actors.check_environments(engine)
     _room(engine)
-    nodes = _nodes()
+    nodes = live_nodes()
     if len(nodes) > 1:
         _alike(nodes, folder)
 
 
-def _nodes() -> list[dict[str, Any]]:
+def live_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _room(engine: EngineConfig) -> None:
-    """Wait until a node has room for a worker: an autoscaler is told what is wanted, and brings one."""
-    wanted = {"CPU": engine.studio_cpus, "GPU": engine.studio_gpus}
+    """Wait until a node has room for a worker of each stage: an autoscaler is told what is wanted, and brings one."""
+    claims = {"studio": studio_claim(engine), "writer": writer_claim(engine)}
     deadline, asked = time.monotonic() + engine.patience, False
     try:
         while True:
-            nodes = [node["Resources"] for node in _nodes()]
-            if any(_fits(node, wanted) for node in nodes):
+            nodes = [node["Resources"] for node in live_nodes()]
+            lacking = [name for name, claim in claims.items() if not any(fits(node, claim) for node in nodes)]
+            if not lacking and not studios(nodes, engine):
+                lacking = ["studio"]  # the writers leave no room for one
+            if not lacking:
                 return
             if time.monotonic() >= deadline:
-                raise _no_room(engine, wanted, nodes)
+                raise _no_room(engine, lacking[0], nodes)
             if not asked:
-                request_resources(bundles=[{name: count for name, count in wanted.items() if count}])
+                writers = [_bundle(claims["writer"])] * engine.writers if claims["writer"].any else []
+                request_resources(bundles=[_bundle(claims["studio"]), *writers])
                 asked = True
             time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
     finally:
@@ -69,17 +77,21 @@ def _room(engine: EngineConfig) -> None:
             request_resources(bundles=[])  # what was asked for stands until it is taken back
 
 
-def _fits(node: Mapping[str, float], wanted: Mapping[str, float]) -> bool:
-    return all(node.get(name, 0) >= count for name, count in wanted.items())
+def _bundle(claim: Claim) -> dict[str, float]:
+    return {name: parts / SHARE for name, parts in (("CPU", claim.cpus), ("GPU", claim.gpus)) if parts}
 
 
-def _no_room(engine: EngineConfig, wanted: Mapping[str, float], nodes: list[Mapping[str, float]]) -> ConfigError:
-    most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
+def _no_room(engine: EngineConfig, stage: str, nodes: list[Mapping[str, float]]) -> ConfigError:
+    most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU")}
     waited = f" after {engine.patience:g} s" if engine.patience else ""
+    beside = (
+        f" beside {engine.writers} writers of engine.writer_cpus" if engine.writer_cpus and stage == "studio" else ""
+    )
+    cpus, gpus = (getattr(engine, f"{stage}_{kind}") for kind in ("cpus", "gpus"))
     return ConfigError(
-        f"engine.studio_cpus={engine.studio_cpus:g}, engine.studio_gpus={engine.studio_gpus:g}: no node of the cluster "
-        f"has that{waited} (the most that one has: {most['CPU']:g} CPUs, {most['GPU']:g} GPUs); ask for less, add a "
-        "node, or let the run wait for one with engine.patience=SECONDS"
+        f"engine.{stage}_cpus={cpus:g}, engine.{stage}_gpus={gpus:g}: no node of the cluster "
+        f"has that{beside}{waited} (the most that one has: {most['CPU']:g} CPUs, {most['GPU']:g} GPUs); ask for less, "
+        "add a node, or let the run wait for one with engine.patience=SECONDS"
     )
 
 

@@ -7,84 +7,34 @@ retries stay off, so that there is one place that counts.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
 from pipeline.engine import preflight
-from pipeline.engine.base import Job, Observer, Pool, open_studio, open_text, units_at_once, writing_slots
+from pipeline.engine.actors import ENVIRONMENTS, Kind, create, root_cause
+from pipeline.engine.base import Job, Observer, Pool, units_at_once, units_in_flight, writing_slots
 from pipeline.engine.cluster import connect
 from pipeline.engine.failures import quarantine
+from pipeline.engine.nodes import Nodes
+from pipeline.engine.placement import writer_claim
 from pipeline.engine.ray_metrics import Metered
+from pipeline.engine.sizes import Sizes
 from pipeline.engine.tries import Tries
 from pipeline.engine.watch import Watch
-from pipeline.errors import BudgetError, DataError, RunIncomplete, SpeechchatError
+from pipeline.errors import BudgetError, ConfigError, DataError, RunIncomplete, SpeechchatError
 from pipeline.plan import Unit
-from pipeline.shards.store import Manifest
-from pipeline.stages.studio import Progress
 from pipeline.stages.write import DRAIN, TextProgress
 
 POLL = 0.5
 """Seconds between two looks at where the workers stand."""
-
-
-@ray.remote
-class TextActor:
-    """Holds a text stage (and the embedded LLM server, where there is no endpoint)."""
-
-    def __init__(self, job: Job):
-        self._job = job
-        self._stack = AsyncExitStack()
-        self._stage: Any = None
-        self._work: set[asyncio.Task[bool]] = set()
-
-    async def open(self) -> None:
-        self._stage = await self._stack.enter_async_context(open_text(self._job))
-
-    async def run(self, unit: Unit) -> tuple[float, TextProgress]:
-        started = time.perf_counter()
-        work = asyncio.ensure_future(self._stage.run(unit))
-        self._work.add(work)
-        work.add_done_callback(self._work.discard)
-        await work
-        return time.perf_counter() - started, self._stage.progress
-
-    async def progress(self) -> TextProgress:
-        return self._stage.progress if self._stage else TextProgress()
-
-    async def close(self) -> None:
-        """Stop; what was asked of an endpoint is given a moment to come in, because it may be paid for."""
-        for work in self._work:
-            work.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
-        await self._stack.aclose()
-
-
-@ray.remote
-class StudioActor:
-    """Holds a studio; one thread more than it has units answers `progress` while the others work."""
-
-    def __init__(self, job: Job):
-        self._job = job
-        self._studio: Any = None
-
-    def open(self) -> None:
-        self._studio, self._held = open_studio(self._job)
-
-    def run(self, unit: Unit, poisoned: dict[str, str]) -> tuple[Manifest, Progress]:
-        return self._studio.run(unit, poisoned)
-
-    def progress(self) -> list[Progress]:
-        return self._studio.progress if self._studio else []
 
 
 class RayEngine:
@@ -120,12 +70,19 @@ class RayEngine:
 
 @dataclass
 class _Worker:
-    """A worker and what it does. tasks: reference → unit (None while it opens)."""
+    """A worker and what it does. node: where it is, "" until it has opened. tasks: reference → unit (None while it
+    opens)."""
 
-    kind: str
+    kind: Kind
     handle: Any
+    node: str = ""
     restarts: int = 0
     tasks: dict[Any, Unit | None] = field(default_factory=dict)
+
+    @property
+    def units(self) -> list[Unit]:
+        """In its hands."""
+        return [unit for unit in self.tasks.values() if unit is not None]
 
 
 class _Schedule:
@@ -136,6 +93,8 @@ class _Schedule:
         # One more than its slots need, so that a writer's endpoint never waits for the last dialogue of a unit.
         self._units_per_writer = 1 + math.ceil(writing_slots(job.config) / job.config.unit_size)
         self._units_per_studio = units_at_once(job.config)
+        self._sizes = Sizes(job.config, job.folder)
+        self._nodes = Nodes(self._engine)
         self._units = units
         self._more = True
         self._observer = observer
@@ -151,15 +110,16 @@ class _Schedule:
         self._seen: dict[int, Any] = {}
         self._told_to_wait = False
         self._polled = 0.0
+        self._look()
 
     def run(self) -> None:
         while True:
             self._pull()
             self._assign()
-            running = {ref: worker for worker in self._workers for ref in worker.tasks}
-            if not running and not self._unwritten and not self._unspoken and not self._more:
+            if not self._in_flight() and not self._more:  # a worker may still open, or wait for a node
                 self._poll()  # for the last time, so that the observer hears of all
                 return
+            running = {ref: worker for worker in self._workers for ref in worker.tasks}
             # Back as soon as one has ended, so that no worker waits for its next unit; then all that have.
             ray.wait(list(running), num_returns=1, timeout=POLL)
             ready, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
@@ -167,6 +127,7 @@ class _Schedule:
                 self._settle(running[ref], ref)
             if time.monotonic() - self._polled >= POLL:
                 self._polled = time.monotonic()
+                self._look()
                 self._poll()
 
     def drain(self) -> None:
@@ -176,7 +137,7 @@ class _Schedule:
             ray.wait(writing, num_returns=len(writing), timeout=self._job.config.writer.timeout)
 
     def close(self) -> None:
-        busy = [item for item in self._workers if item.kind == "text" and any(item.tasks.values())]
+        busy = [item for item in self._workers if item.kind == "text" and item.units]
         closing = [worker.handle.close.remote() for worker in busy]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=DRAIN + 2)
@@ -184,16 +145,19 @@ class _Schedule:
             ray.kill(worker.handle)
 
     def _in_flight(self) -> int:
-        working = sum(unit is not None for worker in self._workers for unit in worker.tasks.values())
+        working = sum(len(worker.units) for worker in self._workers)
         return working + len(self._unwritten) + len(self._unspoken)
 
     def _pull(self) -> None:
         """Take units from the plan while the window has room; a text that is there already needs no writer."""
-        while self._more and self._in_flight() < self._engine.window:
+        window = units_in_flight(self._job.config, self._studios, self._units_per_writer)
+        while self._more and self._in_flight() < window:
             unit = next(self._units, None)
             if unit is None:
                 self._more = False
-            elif self._job.folder.text(unit.number).exists():
+                return
+            unit = replace(unit)  # without its dialogues, which are made again where they are asked for
+            if self._job.folder.text(unit.number).exists():
                 self._hand_over(unit)
             else:
                 self._unwritten.append(unit)
@@ -205,69 +169,64 @@ class _Schedule:
 
     def _assign(self) -> None:
         """Give waiting units to workers with room, opening workers as long as there is work for them."""
-        self._open("text", len(self._unwritten), self._engine.writers)
+        # Writers that claim a place take it before studios have all of them, and nobody would write.
+        claims = writer_claim(self._engine).any
+        self._open("text", self._engine.writers if claims else len(self._unwritten), self._engine.writers)
+        self._hand_out("text", self._unwritten, self._units_per_writer)
         if not self._text_only:
-            self._open("studio", len(self._unwritten) + len(self._unspoken) + self._writing(), self._studios())
-        for kind, queue, room in (
-            ("text", self._unwritten, self._units_per_writer),
-            ("studio", self._unspoken, self._units_per_studio),
-        ):
-            # Not before it has opened: an asynchronous actor may begin a unit while it still opens.
-            pool = [worker for worker in self._workers if worker.kind == kind and None not in worker.tasks.values()]
-            while queue:
-                worker = min(pool, key=lambda item: self._load(item, room), default=None)
-                alone = queue[0].number in self._alone
-                if worker is None or self._load(worker, room) >= (1 if alone else room):
-                    break
-                unit = queue.popleft()
-                arguments = (unit,) if kind == "text" else (unit, self._deaths.poisoned(unit))
-                worker.tasks[worker.handle.run.remote(*arguments)] = unit
+            writing = sum(len(worker.units) for worker in self._workers if worker.kind == "text")
+            self._open("studio", len(self._unwritten) + len(self._unspoken) + writing, self._studios)
+            self._hand_out("studio", self._unspoken, self._units_per_studio)
+
+    def _hand_out(self, kind: Kind, queue: deque[Unit], room: int) -> None:
+        """Each to the worker that has least to do. For the first that fits nowhere that worker is left to itself until
+        it does; the others go on, so that nobody waits for one large unit, nor that for all the small ones."""
+        # Not before it has opened: an asynchronous actor may begin a unit while it still opens.
+        pool = [worker for worker in self._workers if worker.kind == kind and None not in worker.tasks.values()]
+        passed: list[Unit] = []
+        while queue:
+            worker = min(pool, key=lambda item: self._load(item, room), default=None)
+            if worker is None or self._load(worker, room) >= room:
+                break
+            unit = queue.popleft()
+            if not self._fits(worker, unit):
+                if not passed:
+                    pool.remove(worker)
+                passed.append(unit)
+                continue
+            arguments = (unit,) if kind == "text" else (unit, self._deaths.poisoned(unit))
+            worker.tasks[worker.handle.run.remote(*arguments)] = unit
+        queue.extendleft(reversed(passed))
 
     def _load(self, worker: _Worker, room: int) -> int:
         """Units of a worker; one that may be killing workers wants the whole of it, so that nobody else is blamed."""
-        suspicious = any(unit is not None and unit.number in self._alone for unit in worker.tasks.values())
+        suspicious = any(unit.number in self._alone for unit in worker.units)
         return max(room, 1) if suspicious else len(worker.tasks)
 
-    def _writing(self) -> int:
-        return sum(
-            unit is not None for worker in self._workers if worker.kind == "text" for unit in worker.tasks.values()
-        )
+    def _fits(self, worker: _Worker, unit: Unit) -> bool:
+        if worker.kind == "text":
+            return True
+        alone = unit.number in self._alone
+        return not (alone and worker.tasks) and self._sizes.fits(worker.units, unit)
 
-    def _studios(self) -> int:
-        """As many as the configuration says, or as the cluster can hold now."""
-        have = ray.cluster_resources()
-        fits = have.get("CPU", 0) / self._engine.studio_cpus
-        if self._engine.studio_gpus:
-            fits = min(fits, have.get("GPU", 0) / self._engine.studio_gpus)
-        if fits < 1 and not self._told_to_wait:
-            self._told_to_wait = True
-            self._observer.trouble(
-                f"the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs, no room for a studio of "
-                f"{self._engine.studio_cpus:g} and {self._engine.studio_gpus:g} "
-                "(engine.studio_cpus, engine.studio_gpus): waiting for a node"
-            )
-        return self._engine.studios or max(1, int(fits))
+    def _look(self) -> None:
+        """How many studios there may be: as many as the configuration says, or as the nodes have room for now."""
+        fits = self._nodes.look()
+        if fits < 1 and not self._told_to_wait and not self._text_only:
+            self._observer.trouble(self._nodes.lack())
+        self._told_to_wait = fits < 1
+        self._studios = self._engine.studios or max(1, fits)
 
-    def _open(self, kind: str, work: int, limit: int) -> None:
+    def _open(self, kind: Kind, work: int, limit: int) -> None:
         pool = sum(worker.kind == kind for worker in self._workers)
         busy = sum(bool(worker.tasks) for worker in self._workers if worker.kind == kind)
-        for _ in range(pool, min(limit - self._given_up[kind], busy + work)):
+        for _ in range(pool, min(max(1, limit - self._given_up[kind]), busy + work)):
             worker = _Worker(kind, self._create(kind))
             worker.tasks[worker.handle.open.remote()] = None
             self._workers.append(worker)
 
-    def _create(self, kind: str) -> Any:
-        if kind == "text":
-            return TextActor.options(  # type: ignore[attr-defined]
-                num_cpus=0, max_restarts=0, max_task_retries=0
-            ).remote(self._job)
-        return StudioActor.options(  # type: ignore[attr-defined]
-            num_cpus=self._engine.studio_cpus,
-            num_gpus=self._engine.studio_gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=self._units_per_studio + 1,
-        ).remote(self._job)
+    def _create(self, kind: Kind) -> Any:
+        return create(kind, self._job, self._units_per_studio)
 
     def _settle(self, worker: _Worker, ref: Any) -> None:
         """A task has ended: pass its unit on, do it again, or quarantine it."""
@@ -284,10 +243,13 @@ class _Schedule:
                 raise
             self._again(worker.kind, unit, error)
             return
+        except RuntimeEnvSetupError as error:
+            raise ConfigError(f"{ENVIRONMENTS[worker.kind]} cannot be made on a node: {root_cause(error)}") from None
         except RayError as error:
             self._died(worker, unit, error)
             return
         if unit is None:
+            worker.node = result
             return
         worker.restarts = 0  # only deaths in a row use up a worker
         if worker.kind == "text":
@@ -296,6 +258,7 @@ class _Schedule:
             self._observer.wrote(unit.number, seconds)
             self._hand_over(unit)
         else:
+            self._sizes.finished(result[1])
             self._observer.finished(*result)
 
     def _advance(self, worker: _Worker, progress: TextProgress) -> None:
@@ -304,7 +267,7 @@ class _Schedule:
         self._seen[id(worker)] = max(seen, progress, key=lambda item: item.dialogues)
         self._polls = {poll: asked for poll, asked in self._polls.items() if asked is not worker}
 
-    def _again(self, kind: str, unit: Unit, error: Exception) -> None:
+    def _again(self, kind: Kind, unit: Unit, error: Exception) -> None:
         self._tries[unit.number] += 1
         if self._tries[unit.number] >= self._engine.tries:
             self._observer.trouble(quarantine(self._job.folder, unit, error, self._tries[unit.number]))
@@ -313,8 +276,14 @@ class _Schedule:
 
     def _died(self, worker: _Worker, unit: Unit | None, error: RayError) -> None:
         """Replace a dead worker, find out who killed it, and give its units to others."""
-        units = [lost for lost in (unit, *worker.tasks.values()) if lost is not None]
-        if worker.kind == "studio" and len(units) > 1:
+        units = [*([unit] if unit else []), *worker.units]
+        left = getattr(error, "preempted", False) or (bool(worker.node) and self._nodes.gone(worker.node))
+        if left:
+            # Nobody's fault, but a dialogue that takes its node along must not do so for ever.
+            for lost in units:
+                self._watch.hung.pop(lost.number, None)
+                self._again(worker.kind, lost, error)
+        elif worker.kind == "studio" and len(units) > 1:
             self._alone.update(lost.number for lost in units)
             for lost in units:
                 self._unspoken.appendleft(lost)
@@ -327,6 +296,11 @@ class _Schedule:
         self._watch.forget(id(worker))
         with contextlib.suppress(RayError):
             ray.kill(worker.handle)  # one that cannot be reached may still be at work
+        if left:
+            # Another is opened where there is room now, or when there is.
+            self._workers.remove(worker)
+            self._observer.trouble(f"a {worker.kind} worker is gone with its node; its units go to others")
+            return
         # Deaths with a suspect are counted on the dialogue, which ends them; only the others use up the worker.
         worker.restarts += not any(suspected)
         if worker.restarts > self._engine.restarts:
@@ -339,10 +313,10 @@ class _Schedule:
                     f"all {worker.kind} workers were lost; run the same command again to resume: {first}"
                 )
             return
-        worker.handle = self._create(worker.kind)
+        worker.handle, worker.node = self._create(worker.kind), ""
         worker.tasks[worker.handle.open.remote()] = None
 
-    def _blame(self, kind: str, unit: Unit, error: RayError) -> bool:
+    def _blame(self, kind: Kind, unit: Unit, error: RayError) -> bool:
         """Whoever was in hand when the worker died is a suspect; at `tries` deaths it is rejected alone.
 
         Returns whether there is a suspect; without one it counts as a try of the unit.
@@ -371,13 +345,15 @@ class _Schedule:
         seen = [(worker.kind, self._seen[id(worker)]) for worker in self._workers if id(worker) in self._seen]
         self._observer.written(_together([value for kind, value in seen if kind == "text"]))
         self._observer.workers(self._pool("text"), self._pool("studio"))
-        self._observer.progress([item for kind, value in seen if kind == "studio" for item in value])
+        studios = [item for kind, value in seen if kind == "studio" for item in value]
+        self._sizes.told(studios)
+        self._observer.progress(studios)
         for worker in self._workers:
             if worker.kind == "studio" and (stuck := self._watch.stuck(id(worker), self._seen.get(id(worker), []))):
                 self._observer.trouble(stuck)
                 ray.kill(worker.handle)  # its death is settled where its units are
 
-    def _pool(self, kind: str) -> Pool:
+    def _pool(self, kind: Kind) -> Pool:
         ready = [item for item in self._workers if item.kind == kind and None not in item.tasks.values()]
         units = [len(item.tasks) for item in ready]
         return Pool(open=len(ready), busy=sum(map(bool, units)), units=sum(units))

@@ -32,13 +32,14 @@ class Repaired:
 
 @dataclass
 class Progress:
-    """Where a studio stands in a unit."""
+    """Where a studio stands in a unit. held: bytes of the clips of its largest dialogue, all takes, so far."""
 
     unit: int = -1
     dialogues: int = 0
     done: int = 0
     accepted: int = 0
     seconds: float = 0.0
+    held: int = 0
     costs: dict[str, Cost] = field(default_factory=dict)
     repairs: dict[Repair, Repaired] = field(default_factory=dict)
 

@@ -69,6 +69,12 @@ class Recorded:
     unsaid: tuple[int, Unsaid] | None
     deaf: str = ""
 
+    @property
+    def bytes(self) -> int:
+        """Of the clips of all takes."""
+        clips = [*(turn.kept.clip for turn in self.turns if turn is not None), *self.spare.values()]
+        return sum(clip.audio.nbytes for clip in clips)
+
 
 class Recording:
     """budget: of the unit; it shrinks. cost: measures what a stage takes while it is open."""

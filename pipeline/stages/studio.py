@@ -141,6 +141,7 @@ class _Session:
             self._cost,
         )
         recorded = recording.run()
+        self.progress.held = max(self.progress.held, recorded.bytes)
         with self._cost("pack") as cost:
             encoded, reject = self._packed(recorded)
             cost.audio += encoded.sample.duration if encoded else 0.0

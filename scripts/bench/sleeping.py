@@ -29,12 +29,13 @@ _PEN = threading.Lock()
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a model. start, end: seconds since 1970."""
+    """A call of a model. start, end: seconds since 1970. thread: of the process; it has one unit after the other."""
 
     stage: str
     start: float
     end: float
     pid: int
+    thread: int
 
 
 def settle(folder: Path, speak: float = 0.0, listen: float = 0.0, burn: float = 0.0) -> None:
@@ -68,6 +69,7 @@ class _Sleeper:
             pass
         time.sleep(self._seconds * share)
         line = {"stage": self._stage, "start": start, "end": time.time(), "pid": os.getpid()}
+        line["thread"] = threading.get_ident()
         with _PEN, (self._folder / f"{os.getpid()}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 

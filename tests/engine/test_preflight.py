@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipeline import __version__
 from pipeline.config import load_config
@@ -24,6 +25,8 @@ def test_a_worker_that_no_node_has_room_for_is_named_before_any_work(
         ("engine.studio_cpus=1000",),
         ("engine.studio_gpus=0.5",),
         ("engine.studio_cpus=1000", "engine.patience=1.5"),
+        ("engine.writer_cpus=1000",),
+        ("engine.studio_cpus=0.5", f"engine.writer_cpus={ray.cluster_resources()['CPU']:g}"),
     ):
         with pytest.raises(
             ConfigError, match=rf"{setting.replace('.', '[.]')}.*no node of the cluster.*engine.patience"
