@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COQUI ?= .venv-coqui
 RUN := runs/demo
 
-.PHONY: demo test test-coqui lint bench models clean
+.PHONY: demo test test-coqui test-faults lint bench models clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -25,6 +25,11 @@ test: $(VENV)/.ready-test
 # Real Coqui code, in an environment of its own that the tests of .venv call. 12 GB of disk, minutes to install.
 test-coqui: $(VENV)/.ready-test $(COQUI)/.ready
 	SPEECHCHAT_COQUI=$(COQUI) $(BIN)/pytest -q -m coqui tests/coqui --durations 5
+
+# Every row of the fault matrix, of which `make test` runs a part; ends with a table of them.
+test-faults: $(VENV)/.ready-test
+	$(BIN)/speechchat models pull
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m faults
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

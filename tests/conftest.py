@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,16 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("
 
 
 # Files whose tests take minutes, in this order: they come first, so that no worker is left alone with one at the end.
-SLOW = ("e2e/test_quickstart.py", "faults/test_kills.py", "engine/test_engines.py", "faults/test_storage.py")
+SLOW = (
+    "e2e/test_quickstart.py",
+    "faults/test_kills.py",
+    "faults/test_workers.py",
+    "faults/test_points.py",
+    "engine/test_engines.py",
+    "faults/test_cluster.py",
+    "faults/test_schedules.py",
+    "faults/test_storage.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,6 +50,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((place for place, file in enumerate(SLOW) if item.path.match(file)), len(SLOW))
 
     items.sort(key=rank)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The fault matrix as a table, where all of it was asked for: a row a test, with its seconds."""
+    if config.option.markexpr != "faults":
+        return
+    seconds, outcomes = Counter[str](), dict[str, str]()
+    for outcome in ("passed", "skipped", "", "error", "failed"):  # the worst is the last; "": set-up and tear-down
+        for report in terminalreporter.stats.get(outcome, ()):
+            seconds[report.nodeid] += report.duration
+            outcomes[report.nodeid] = outcome or outcomes.get(report.nodeid, "")
+    terminalreporter.section("fault matrix")
+    for node in sorted(outcomes):
+        path, _, test = node.partition("::")
+        name, _, row = test.removeprefix("test_").removesuffix("]").partition("[")
+        words = " ".join(filter(None, (Path(path).stem.removeprefix("test_") + ":", name.replace("_", " "), row)))
+        terminalreporter.write_line(f"{outcomes[node]:8} {seconds[node]:6.1f} s  {words}")
 
 
 @pytest.fixture

@@ -210,8 +210,8 @@ class FakeLLM(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, key: str | None, model: str):
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, key: str | None, model: str, port: int = 0):
+        super().__init__(("127.0.0.1", port), _Handler)
         self.key = key
         self.model = model
         self.requests: list[dict[str, Any]] = []

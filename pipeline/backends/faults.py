@@ -88,9 +88,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         if value.replace(".", "", 1).isdecimal():
             return float(value) / scale
     try:
-        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time())
+        then = parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
     except ValueError:
         return None
+    try:
+        now = parsedate_to_datetime(headers.get("date", "")).timestamp()  # by the same clock as the other
+    except ValueError:
+        now = time.time()
+    return max(0.0, then - now)
 
 
 def one_line(error: BaseException, key: str) -> str:

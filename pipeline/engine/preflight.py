@@ -108,12 +108,15 @@ def _alike(nodes: list[dict[str, Any]], folder: RunFolder) -> None:
             asked[_look.options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(str(mark))] = node
         deadline = time.monotonic() + ANSWER
         for ref, node in asked.items():
-            judge(_named(node), _answer(ref, node, deadline), folder)
+            said = _answer(ref, node, deadline)
+            if said is not None:
+                judge(_named(node), said, folder)
     finally:
         mark.unlink(missing_ok=True)
 
 
-def _answer(ref: Any, node: dict[str, Any], deadline: float) -> Node:
+def _answer(ref: Any, node: dict[str, Any], deadline: float) -> Node | None:
+    """None from a node that was lost meanwhile: it takes seconds until a cluster knows, and the run does without it."""
     try:
         return ray.get(ref, timeout=max(0.1, deadline - time.monotonic()))
     except GetTimeoutError:
@@ -121,6 +124,8 @@ def _answer(ref: Any, node: dict[str, Any], deadline: float) -> Node:
             f"node {_named(node)} of the cluster gave no answer within {ANSWER:g} s; mend it or take it out"
         ) from None
     except RayError as error:
+        if node["NodeID"] not in {item["NodeID"] for item in live_nodes()}:
+            return None
         reason = " ".join(str(error).strip().splitlines()[-1].split())
         raise EndpointError(
             f"node {_named(node)} of the cluster cannot run speechchat ({reason[:200]}); install speechchat "

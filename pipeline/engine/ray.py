@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from pipeline.engine import preflight
 from pipeline.engine.actors import ENVIRONMENTS, Kind, create, root_cause
@@ -116,7 +116,7 @@ class _Schedule:
         while True:
             self._pull()
             self._assign()
-            if not self._in_flight() and not self._more:  # a worker may still open, or wait for a node
+            if not self._more and not self._in_flight():  # a worker that still opens may wait for a node for ever
                 self._poll()  # for the last time, so that the observer hears of all
                 return
             running = {ref: worker for worker in self._workers for ref in worker.tasks}
@@ -278,17 +278,18 @@ class _Schedule:
         """Replace a dead worker, find out who killed it, and give its units to others."""
         units = [*([unit] if unit else []), *worker.units]
         left = getattr(error, "preempted", False) or (bool(worker.node) and self._nodes.gone(worker.node))
+        crowded = isinstance(error, OutOfMemoryError)  # somebody else on its node may have taken the memory
         if left:
             # Nobody's fault, but a dialogue that takes its node along must not do so for ever.
             for lost in units:
                 self._watch.hung.pop(lost.number, None)
                 self._again(worker.kind, lost, error)
-        elif worker.kind == "studio" and len(units) > 1:
-            self._alone.update(lost.number for lost in units)
+        elif crowded or (worker.kind == "studio" and len(units) > 1):
+            self._alone.update(lost.number for lost in units if not crowded)
             for lost in units:
-                self._unspoken.appendleft(lost)
+                (self._unwritten if worker.kind == "text" else self._unspoken).appendleft(lost)
                 self._watch.hung.pop(lost.number, None)
-            suspected = [True]
+            suspected = [not crowded]
         else:
             suspected = [self._blame(worker.kind, lost, error) for lost in units]
         worker.tasks.clear()

@@ -7,14 +7,26 @@ the suspect; a dialogue that was in hand at `engine.tries` deaths is rejected al
 from __future__ import annotations
 
 import faulthandler
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
+from pydantic import TypeAdapter
+
 from pipeline.config import Config
+from pipeline.dialogue import Record
 from pipeline.plan import Unit
 from pipeline.shards.store import RunFolder, publish, storage_errors
+
+
+class Deaths(Record):
+    """Of a dialogue, or rather of its workers. last: how, for people."""
+
+    deaths: int
+    last: str
+
+
+_DEATHS = TypeAdapter(dict[str, Deaths])
 
 
 class Tries:
@@ -35,24 +47,23 @@ class Tries:
         """One more death of each of these. what: how, for people ("died", "hung for 60 s")."""
         known = self._read(unit)
         for id in ids:
-            known[id] = {"deaths": known.get(id, {}).get("deaths", 0) + 1, "last": what}
-        data = json.dumps(known, ensure_ascii=False, indent=1) + "\n"
-        publish(self._path(unit), data.encode(), replace=True)
+            known[id] = Deaths(deaths=known[id].deaths + 1 if id in known else 1, last=what)
+        publish(self._path(unit), _DEATHS.dump_json(known, indent=1) + b"\n", replace=True)
 
     def poisoned(self, unit: Unit) -> dict[str, str]:
         """The dialogues of the unit that are to be rejected unheard, with what is known."""
         return {
-            id: f"its worker {record['last']} each of {record['deaths']} times that it was spoken"
+            id: f"its worker {record.last} each of {record.deaths} times that it was spoken"
             for id, record in self._read(unit.number).items()
-            if record["deaths"] >= self._tries
+            if record.deaths >= self._tries
         }
 
     def _path(self, unit: int) -> Path:
         return self._folder.crash_journal(unit).with_suffix(".json")
 
-    def _read(self, unit: int) -> dict[str, dict]:
+    def _read(self, unit: int) -> dict[str, Deaths]:
         try:
-            return dict(json.loads(self._path(unit).read_text("utf-8")))
+            return _DEATHS.validate_json(self._path(unit).read_bytes())
         except (FileNotFoundError, ValueError):  # a log, like the others: without it a count begins anew
             return {}
 

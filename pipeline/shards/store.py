@@ -211,6 +211,19 @@ class RunFolder:
         fcntl.flock(lock, fcntl.LOCK_SH)
         return lock
 
+    def unit_lock(self, unit: int) -> BinaryIO | None:
+        """The right to make a unit, until it is closed; None while another worker has it: one that was taken for dead,
+        because nobody could reach it, may still be at work on what was handed to the next."""
+        path = self.crash_journal(unit)
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _open_lock(path)
+        with contextlib.suppress(FileNotFoundError):  # who has made the unit removes it
+            if _try_lock(lock, fcntl.LOCK_EX) and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()
+        return None
+
 
 def _load_manifest(path: Path) -> Manifest:
     data = path.read_bytes()
@@ -264,7 +277,7 @@ class PendingFile:
         self._sha = hashlib.sha256()
         self._temporary = path.with_name(path.name + TEMPORARY)
         with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._file = self._temporary.open("wb")
 
     def write(self, data: bytes) -> int:
@@ -332,6 +345,15 @@ def rename_new(source: Path, target: Path) -> None:
         source.rename(target)
         return
     source.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """With its parents, each synced into its own: what is published in it survives a power cut with it."""
+    if not folder.is_dir():
+        if not folder.parent.exists():
+            make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -30,6 +30,9 @@ from pipeline.text.checks import unspeakable
 
 __all__ = ["Cancelled", "Cost", "Progress", "Studio"]
 
+POLL = 0.2
+"""Seconds between two looks whether another worker has ended with the unit."""
+
 
 class Cancelled(Exception):
     """The studio was told to stop."""
@@ -91,15 +94,25 @@ class _Session:
         self.progress = Progress(unit=unit.number, dialogues=len(unit.dialogues))
 
     def run(self, poisoned: Mapping[str, str]) -> Manifest:
+        while (lock := self._studio.folder.unit_lock(self._unit.number)) is None:
+            self._check_cancelled()
+            time.sleep(POLL)
+        with lock:
+            return self._make(poisoned)
+
+    def _check_cancelled(self) -> None:
+        if self._studio.cancelled:
+            raise Cancelled(f"unit {self._unit.number} was dropped")
+
+    def _make(self, poisoned: Mapping[str, str]) -> Manifest:
         unit, folder = self._unit, self._studio.folder
         journal = folder.crash_journal(unit.number)
         published = folder.load_manifest(unit.number, unit.split)
         if published is not None:
-            # An earlier worker died between publishing and telling: what is published never changes.
+            # Another worker was faster, or died between publishing and telling: what is published never changes.
             journal.unlink(missing_ok=True)
             return published
         with storage_errors(journal):
-            journal.parent.mkdir(parents=True, exist_ok=True)
             journal.write_text("")  # suspects of an earlier session are none of this one
         refused = read_verdicts(folder, unit.number) if self._config.dedup.barrier else {}
         for key, detail in poisoned.items():
@@ -110,8 +123,7 @@ class _Session:
         self._budget = Budget(self._config.repair.share)
         with UnitWriter(folder, unit) as writer:
             for line, reject in lines:
-                if self._studio.cancelled:
-                    raise Cancelled(f"unit {unit.number} was dropped")
+                self._check_cancelled()
                 if reject is not None or line.dialogue is None:
                     writer.reject(reject or _reject(line.plan.id, unit, "filter", "by hand", ""))
                     self.progress.done += 1

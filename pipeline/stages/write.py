@@ -28,6 +28,7 @@ from pipeline.stages.draw import read_rows
 from pipeline.stages.replies import Ledger, ReplyJournal
 
 DRAIN = 10.0  # seconds
+POLL = 0.2  # seconds
 
 
 @dataclass
@@ -64,8 +65,19 @@ class TextStage:
         Returns whether there was anything to do. Raises EndpointError, BudgetError: what was paid for is kept.
         """
         final = self._folder.text(unit.number)
-        if final.exists():
-            return False
+        while not final.exists():
+            lock = self._folder.unit_lock(unit.number)
+            if lock is None:
+                await asyncio.sleep(POLL)  # another worker writes it
+                continue
+            with lock:
+                if not final.exists():
+                    await self._write(unit, final)
+                    self._folder.crash_journal(unit.number).unlink(missing_ok=True)  # which the lock had made
+                    return True
+        return False
+
+    async def _write(self, unit: Unit, final: Path) -> None:
         rows = read_rows(self._folder, unit.number)
         lines: dict[str, TextLine] = {}
         with ReplyJournal(self._folder.replies(unit.number), self._writer, self._reused(unit), self._ledger) as journal:
@@ -83,7 +95,6 @@ class TextStage:
                 await questions.drain()
         text = "".join(lines[planned.id].model_dump_json() + "\n" for planned in unit.dialogues)
         publish(final, text.encode())
-        return True
 
     def _reused(self, unit: Unit) -> Path | None:
         return RunFolder(self._reuse).replies(unit.number) if self._reuse else None

@@ -143,6 +143,13 @@ def test_retry_after_a_date_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 10
 
 
+def test_retry_after_a_date_by_the_clock_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the clock here says."""
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    dates = {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "Wed, 21 Oct 2015 07:27:48 GMT"}
+    assert retry_after(dates) == 12
+
+
 class FakeTime:
     """A clock that moves when somebody sleeps."""
 

@@ -118,6 +118,7 @@ def test_a_unit_with_a_bug_is_quarantined_and_its_neighbours_come_out(tmp_path: 
 TOGETHER = ("engine.studios=1", "asr.engine=tests.fakes:build_deaf_asr", "judge.limits={en: {}}")
 
 
+@pytest.mark.faults
 def test_a_dialogue_that_kills_its_workers_is_rejected_alone(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
     """Also where its worker had another unit in hand."""
     corpus = write_corpus(tmp_path / "corpus", [*EN_LINES[:3], "This is a segfault."])
@@ -160,6 +161,8 @@ def test_a_damaged_text_is_named_and_its_neighbours_come_out(
     assert run(make(tmp_path, llm, corpus, "local", "dialogues=6"), out, Silent()).accepted == 6
 
 
+@pytest.mark.faults
+@pytest.mark.matrix
 def test_two_such_dialogues_in_one_unit_cost_nobody_else(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
     corpus = write_corpus(tmp_path / "corpus", [*EN_LINES[:2], "This is a segfault.", "Another segfault is here."])
     settings = ["dialogues=4", "unit_size=4", "engine.tries=2", "engine.restarts=0", "engine.studios=1"]
@@ -167,6 +170,8 @@ def test_two_such_dialogues_in_one_unit_cost_nobody_else(tmp_path: Path, llm: Fa
     assert stats.rejected == {"speak: crash": 2} and stats.accepted == 2
 
 
+@pytest.mark.faults
+@pytest.mark.matrix
 def test_a_dialogue_that_hangs_is_rejected_alone(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
     corpus = write_corpus(tmp_path / "corpus", [*EN_LINES[:3], "Hold on, this will hang."])
     settings = ["dialogues=4", "unit_size=2", "engine.tries=2", "engine.studios=1", "engine.deadline=10"]
@@ -179,6 +184,8 @@ def test_a_dialogue_that_hangs_is_rejected_alone(tmp_path: Path, llm: FakeLLM, r
     assert checked(tmp_path / "run").problems == []
 
 
+@pytest.mark.faults
+@pytest.mark.matrix
 def test_deaths_are_remembered_by_the_next_driver(tmp_path: Path, llm: FakeLLM, ray_here: None) -> None:
     """One death under a driver that gives up at once, and one under the next."""
     corpus = write_corpus(tmp_path / "corpus", ["This is a segfault.", *EN_LINES[:1]])
@@ -197,6 +204,8 @@ def rejects(root: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
+@pytest.mark.faults
+@pytest.mark.matrix
 def test_workers_that_never_open_end_the_run(tmp_path: Path, llm: FakeLLM, corpus: Path, ray_here: None) -> None:
     config = make(
         tmp_path, llm, corpus, "ray", TWO, "tts.engines.kokoro.kind=tests.fakes:build_dying_tts", "engine.restarts=1"
@@ -205,6 +214,7 @@ def test_workers_that_never_open_end_the_run(tmp_path: Path, llm: FakeLLM, corpu
         run(config, tmp_path / "run", Silent())
 
 
+@pytest.mark.faults
 def test_a_unit_that_was_published_is_not_made_again(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
     """As when a worker dies after the manifest and before it could tell: the unit is handed out once more."""
     out = tmp_path / "run"
@@ -266,6 +276,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, llm: FakeLLM, 
     assert tree(tmp_path / "home") == {"letter.txt": b"dear"}
 
 
+@pytest.mark.faults
 def test_two_drivers_on_one_run(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with folder.driver_lock(), pytest.raises(RunFolderError, match="another speechchat run"):

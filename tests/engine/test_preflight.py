@@ -50,6 +50,7 @@ def test_a_folder_that_takes_no_files_is_told() -> None:
     assert node.seen and node.error
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("node", "kind", "words"),
     [

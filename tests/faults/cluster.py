@@ -67,9 +67,7 @@ class Node:
     def kill(self) -> None:
         """SIGKILL to everything at once, as when the power fails."""
         family = self.family()
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        tools.kill(family)
         self.process.wait(tools.PATIENCE)
         assert self.process.stdin is not None
         self.process.stdin.close()

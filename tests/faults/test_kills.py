@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
+import itertools
 import os
 import random
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.config import load_config
 from pipeline.engine.run import run as run_here
 from tests.fakes import EN_LINES, FakeLLM, Silent, config_file, llm_server, tree, write_corpus
 from tests.faults import tools
+from tests.faults.nursery import Nursery
 from tests.faults.tools import Driver, error_line, run
 
 pytestmark = pytest.mark.faults
@@ -103,6 +104,7 @@ def test_a_killed_driver_goes_on(tmp_path: Path, llm: FakeLLM, config: Path, und
     paid.check()
 
 
+@pytest.mark.matrix
 def test_a_driver_killed_three_times(tmp_path: Path, llm: FakeLLM, config: Path, undisturbed: dict[str, bytes]) -> None:
     out, draw = tmp_path / "run", random.Random(1)
     paid = Paid(llm, config, out)
@@ -126,6 +128,7 @@ def test_a_driver_killed_three_times(tmp_path: Path, llm: FakeLLM, config: Path,
     paid.check()
 
 
+@pytest.mark.matrix
 def test_a_killed_ray_driver_takes_its_family_along_and_goes_on(
     tmp_path: Path, llm: FakeLLM, config: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -172,7 +175,7 @@ def test_killed_ray_workers_are_replaced(
     assert tree(out) == undisturbed
 
 
-@pytest.mark.parametrize("kind", ["local", "ray"])
+@pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.matrix)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(
     tmp_path: Path,
@@ -201,7 +204,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     paid.check()
 
 
-@pytest.mark.parametrize("kind", ["local", "ray"])
+@pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.matrix)])
 def test_a_second_driver_is_refused(
     tmp_path: Path, llm: FakeLLM, config: Path, kind: str, undisturbed: dict[str, bytes]
 ) -> None:
@@ -227,66 +230,24 @@ def small(tmp_path: Path, llm: FakeLLM) -> Path:
     return config_file(tmp_path / "small.yaml", llm.base_url, corpus, **settings)
 
 
-class Steps:
-    """Counts what a process is about to change in a folder; it is killed right before step number `last` (0: never)."""
+EVENTS = ("open", "os.link", "os.rename", "os.remove", "os.mkdir", "os.truncate")
 
-    EVENTS = ("open", "os.link", "os.rename", "os.remove", "os.mkdir", "os.truncate")
 
-    def __init__(self) -> None:
-        self.root, self.last, self.count = "", 0, 0
-        sys.addaudithook(self._watch)
+def _killed_before(out: Path, last: int = 0) -> None:
+    """Count what this process is about to change in a folder, and kill it right before step `last` (0: never)."""
+    root, count = str(out), 0
 
-    def start(self, root: Path, last: int) -> None:
-        self.root, self.last, self.count = str(root), last, 0
-
-    def _watch(self, event: str, args: tuple[Any, ...]) -> None:
-        if event not in self.EVENTS or not self.root or not str(args[0]).startswith(self.root):
+    def watch(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal count
+        if event not in EVENTS or not str(args[0]).startswith(root):
             return
         if event == "open" and not set(args[1] or "") & set("wax+"):
             return
-        self.count += 1
-        if self.count == self.last:
+        count += 1
+        if count == last:
             os.kill(os.getpid(), signal.SIGKILL)
 
-
-def _nursery(config: Path, orders: Any) -> None:
-    """A process that has run once, forked for each order (folder, step): so that a start costs no imports.
-
-    Answers with the number of steps of its own run first, then with the wait status of each fork.
-    """
-    steps = Steps()
-    where, _ = orders.recv()
-    steps.start(where, 0)
-    run_here(load_config(str(config)), where, Silent())
-    orders.send(steps.count)
-    while order := orders.recv():
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                steps.start(*order)
-                run_here(load_config(str(config)), order[0], Silent())
-                status = 0
-            finally:
-                os._exit(status)
-        orders.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-
-
-@pytest.fixture
-def start(small: Path) -> Iterator[Callable[[Path, int], int]]:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_nursery, args=(small, there))
-    process.start()
-
-    def start(out: Path, last: int) -> int:
-        here.send((out, last))
-        assert here.poll(tools.PATIENCE), "no answer"
-        return int(here.recv())
-
-    yield start
-    here.send(None)
-    process.join()
+    sys.addaudithook(watch)
 
 
 def _left(out: Path) -> dict[str, object]:
@@ -299,22 +260,24 @@ def _left(out: Path) -> dict[str, object]:
     return found
 
 
-def test_killed_before_every_step_on_the_disk(tmp_path: Path, llm: FakeLLM, start: Callable[[Path, int], int]) -> None:
-    steps = start(tmp_path / "undisturbed", 0)
-    undisturbed = tree(tmp_path / "undisturbed")
-    assert {Path(name).suffix for name in undisturbed} >= {".tar", ".parquet", ".json", ".jsonl"}
-    assert steps > 30
-    paid = len(llm.requests)
+@pytest.mark.matrix
+def test_killed_before_every_step_on_the_disk(tmp_path: Path, llm: FakeLLM, small: Path) -> None:
     known: list[dict[str, object]] = []
-    for last in range(1, steps + 1):
-        out = tmp_path / f"killed-{last}"
-        assert start(out, last) == -signal.SIGKILL
-        # To make a folder that is there, or to remove a file that is not, leaves what the step before it left.
-        if (left := _left(out)) in known:
-            continue
-        known.append(left)
-        done, before = tools.written(out), len(llm.requests)
-        assert start(out, 0) == 0, f"killed before step {last}"
-        assert tree(out) == undisturbed, f"killed before step {last}"
-        assert len(llm.requests) - before == paid - len(done)
-    assert len(known) > 30
+    with Nursery(small, tmp_path / "undisturbed", _killed_before) as nursery:
+        undisturbed, paid = tree(tmp_path / "undisturbed"), len(llm.requests)
+        assert {Path(name).suffix for name in undisturbed} >= {".tar", ".parquet", ".json", ".jsonl"}
+        for last in itertools.count(1):
+            out = tmp_path / f"killed-{last}"
+            status = nursery.start(out, last)
+            if status == 0:
+                break  # there are no more steps
+            assert status == -signal.SIGKILL
+            # To make a folder that is there, or to remove a file that is not, leaves what the step before it left.
+            if (left := _left(out)) in known:
+                continue
+            known.append(left)
+            done, before = tools.written(out), len(llm.requests)
+            assert nursery.start(out) == 0, f"killed before step {last}"
+            assert tree(out) == undisturbed, f"killed before step {last}"
+            assert len(llm.requests) - before == paid - len(done)
+    assert tree(out) == undisturbed and len(known) > 30

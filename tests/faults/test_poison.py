@@ -63,6 +63,7 @@ def test_a_kill_from_outside_blames_nobody(tmp_path: Path, llm: FakeLLM) -> None
     check(out)
 
 
+@pytest.mark.matrix
 def test_a_hang_ends_the_program_at_its_deadline_and_at_the_last_try_its_dialogue_alone(
     tmp_path: Path, llm: FakeLLM
 ) -> None:

@@ -8,7 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,38 +34,6 @@ def config(tmp_path: Path, llm: FakeLLM, corpus: Path) -> Path:
 def undisturbed(tmp_path: Path, config: Path) -> dict[str, bytes]:
     run_here(load_config(str(config), ["engine.kind=local"]), tmp_path / "undisturbed", Silent())
     return tree(tmp_path / "undisturbed")
-
-
-def _may_mount(root: Path) -> str:
-    """Why this user cannot mount a disk of their own here, "" if they can."""
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        return "mounting a small disk needs root"
-    root.mkdir()
-    tried = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(root)], capture_output=True, text=True
-    )
-    if tried.returncode == 0:
-        subprocess.run(["umount", str(root)], check=True)
-    return tried.stderr.strip()
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts (and then remounts) a disk in memory with the options given."""
-    reason = _may_mount(tmp_path / "tried")
-    if reason:
-        pytest.skip(f"no disk of its own for this test: {reason}")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-
-    def mount(options: str) -> Path:
-        again = ["remount"] if disk.is_mount() else []
-        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join([*again, options]), "tmpfs", str(disk)], check=True)
-        return disk
-
-    yield mount
-    if disk.is_mount():
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def _limit_files(size: int) -> None:
@@ -103,8 +71,12 @@ def _fill(disk: Path, leave: int) -> Path:
 
 @pytest.mark.parametrize(
     ("kind", "leave", "units"),
-    [("local", 0, 0), ("local", 60_000, 0), ("local", 850_000, 2), ("ray", 60_000, 0)],
-    ids=["at the start", "in the first unit", "in a later unit", "ray"],
+    [
+        pytest.param("local", 0, 0, id="at the start", marks=pytest.mark.matrix),
+        pytest.param("local", 60_000, 0, id="in the first unit"),
+        pytest.param("local", 850_000, 2, id="in a later unit", marks=pytest.mark.matrix),
+        pytest.param("ray", 60_000, 0, id="ray", marks=pytest.mark.matrix),
+    ],
 )
 def test_a_full_disk(
     mount: Callable[[str], Path],

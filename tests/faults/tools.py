@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -57,7 +58,12 @@ class Driver:
         return family
 
     def ends(self) -> int:
-        return self.process.wait(PATIENCE)
+        """Its exit status. One that does not end is killed, and what it said is told."""
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"did not end: {self.said}") from None
 
 
 def run(config: Path, out: Path, *words: str, **options: Any) -> tuple[int, str]:
@@ -91,6 +97,13 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """SIGKILL, to those that are still there."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def titled(processes: Sequence[psutil.Process], word: str) -> list[psutil.Process]:
     """Those whose title holds `word`; a Ray actor is titled by its class and what it does."""
     found = []
@@ -106,7 +119,7 @@ def titled(processes: Sequence[psutil.Process], word: str) -> list[psutil.Proces
 def written(out: Path) -> set[str]:
     """Ids of the dialogues that a reply on the disk was paid for."""
     lines = [line for path in out.glob("logs/replies/*/*.jsonl") for line in _whole_lines(path)]
-    return {json.loads(line)["dialogue"] for line in lines}
+    return {line["dialogue"] for line in map(json.loads, lines) if "text" in line}
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
@@ -137,3 +150,10 @@ def asked(llm: FakeLLM, config: Config) -> Counter[str]:
     """How often the LLM was asked for each dialogue of two lines, known by the seed of the request."""
     names = {derive_seed(item.seed, "reply", 1, 0): item.id for unit in plan_units(config) for item in unit.dialogues}
     return Counter(names[body["seed"]] for body in list(llm.requests))
+
+
+def logged_times(out: Path) -> list[float]:
+    """Seconds since 1970, as the driver and the writers noted them."""
+    paths = [out / "logs" / "timings.jsonl", *out.glob("logs/replies/*/*.jsonl")]
+    lines = [line for path in paths for line in path.read_bytes().splitlines() if line.strip()]
+    return [float(line["time"]) for line in map(json.loads, lines) if "time" in line]

@@ -239,3 +239,20 @@ def test_workers_of_one_run_hold_their_lock_side_by_side(tmp_path: Path) -> None
         RunFolder(tmp_path).worker_lock() as lock,
     ):
         assert not lock.closed
+
+
+def test_a_new_folder_is_synced_into_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    sync = os.fsync
+
+    def watch(file: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{file}").readlink())
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    publish(tmp_path / "shards" / "train" / "000" / "file", b"x")
+    parents = [tmp_path, tmp_path / "shards", tmp_path / "shards" / "train"]
+    assert [path for path in synced if path.is_dir()] == [*parents, tmp_path / "shards" / "train" / "000"]
+    synced.clear()
+    publish(tmp_path / "shards" / "train" / "000" / "other", b"x")
+    assert [path for path in synced if path.is_dir()] == [tmp_path / "shards" / "train" / "000"]
