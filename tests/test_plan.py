@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Config
 from pipeline.dialogue import PlannedDialogue
-from pipeline.plan import Unit, plan_units, unit_count
+from pipeline.plan import Unit, plan_units, unit_count, unit_splits
 
 weight = st.floats(0, 10, allow_nan=False) | st.sampled_from([0.05, 0.1, 0.3, 0.9, 1 / 3, 1.0])
 
@@ -73,6 +73,32 @@ def test_every_prefix_holds_each_language_and_split_within_one_of_its_share(conf
 
 @settings(deadline=None)
 @given(configs())
+def test_next_comes_who_is_furthest_behind_its_share_and_on_a_tie_the_first_by_name(config: Config) -> None:
+    """In floats, bit by bit: a plan that is resumed is the one that was begun."""
+
+    def sequence(weights: Mapping[Any, float], length: int) -> Iterator[str]:
+        shares = {name: weights[name] / math.fsum(weights.values()) for name in sorted(weights) if weights[name] > 0}
+        counts: Counter[str] = Counter()
+        for step in range(1, length + 1):
+            name = max(shares, key=lambda item: shares[item] * step - counts[item])
+            counts[name] += 1
+            yield name
+
+    units = list(plan_units(config))
+    assert [planned.language for planned in dialogues(config)] == list(sequence(config.languages, config.dialogues))
+    assert [unit.split for unit in units] == list(sequence(config.splits, len(units)))
+
+
+@settings(deadline=None)
+@given(configs(), st.integers(1, 3))
+def test_every_dialogue_is_in_exactly_one_unit_of_any_longer_plan(config: Config, times: int) -> None:
+    homes = Counter(item.id for unit in plan_units(longer(config, times)) for item in unit.dialogues)
+    assert len(homes) == times * config.dialogues and set(homes.values()) == {1}
+    assert {item.id for item in dialogues(config)} <= homes.keys()
+
+
+@settings(deadline=None)
+@given(configs())
 def test_what_weighs_nothing_is_never_planned(config: Config) -> None:
     units = list(plan_units(config))
     assert all(config.splits[unit.split] > 0 for unit in units)
@@ -104,6 +130,12 @@ def test_a_unit_is_of_one_split(config: Config) -> None:
     for unit in plan_units(config):
         assert {planned.split for planned in unit.dialogues} == {unit.split}
         assert len(unit.dialogues) == config.unit_size
+
+
+@settings(deadline=None)
+@given(configs())
+def test_splits_are_those_of_the_plan(config: Config) -> None:
+    assert list(unit_splits(config)) == [(unit.number, unit.split) for unit in plan_units(config)]
 
 
 @settings(deadline=None)

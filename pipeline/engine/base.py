@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pipeline import __version__, backends, models
 from pipeline.backends.asr.router import close
-from pipeline.backends.llm.base import Writer
+from pipeline.backends.llm.base import Unasked, Writer
 from pipeline.backends.llm.embedded import SLOTS, EmbeddedServer, request_extras
 from pipeline.config import Config, TtsEngineConfig, digest
 from pipeline.dialogue import ModelUse, Record
@@ -237,22 +237,26 @@ def _plain(uses: tuple[ModelUse, ...]) -> list[dict[str, str]]:
 async def open_writer(job: Job, asks: bool) -> AsyncIterator[tuple[Writer, Ledger | None]]:
     """The LLM of one worker, and the run's ledger where there is a budget. asks: whether the LLM will be asked at all:
     then, without an endpoint in the configuration, the embedded one is started."""
-    # Here and not above: the client takes seconds to import, and only a worker that writes needs it.
-    from pipeline.backends.llm.openai import make_writer
-
     config = job.config
     async with AsyncExitStack() as stack:
         ledger = None
         if config.writer.budget:
             ledger = Ledger(job.folder.ledger, config.writer.budget, 2 * config.writer.timeout)
             stack.callback(ledger.close)
-        served = None
-        if config.embedded and asks:
-            model = models.main_file(EMBEDDED, config.writer.model_path)
-            served = stack.enter_context(contextlib.closing(EmbeddedServer(model))).base_url, request_extras
-        writer = make_writer(config, served)
+        writer = _writer(config, stack) if asks else Unasked()
         stack.push_async_callback(writer.close)
         yield writer, ledger
+
+
+def _writer(config: Config, stack: AsyncExitStack) -> Writer:
+    # Here and not above: the client takes a second to import, and only a worker that asks an LLM needs it.
+    from pipeline.backends.llm.openai import make_writer
+
+    served = None
+    if config.embedded:
+        model = models.main_file(EMBEDDED, config.writer.model_path)
+        served = stack.enter_context(contextlib.closing(EmbeddedServer(model))).base_url, request_extras
+    return make_writer(config, served)
 
 
 @asynccontextmanager

@@ -9,20 +9,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
 from pipeline.config import Config, parse_yaml, validate_config
-from pipeline.dialogue import ModelUse, Record
-from pipeline.engine.base import Done, Engine, Job, Observer, make_job
+from pipeline.dialogue import ModelUse, Record, Split
+from pipeline.engine.base import Engine, Job, Observer, make_job
 from pipeline.engine.failures import quarantined
 from pipeline.engine.heartbeat import Recorder
+from pipeline.engine.totals import Totals
 from pipeline.errors import ConfigError, RunFolderError, RunIncomplete, RunMismatchError
 from pipeline.plan import Unit, plan_units, unit_count
 from pipeline.shards.card import card
-from pipeline.shards.stats import Stats, run_stats
-from pipeline.shards.store import TEMPORARY, Manifest, RunFolder, publish, storage_errors
+from pipeline.shards.stats import Stats
+from pipeline.shards.store import TEMPORARY, RunFolder, publish, storage_errors
 from pipeline.stages.dedup import apply_barrier, check_barrier
 from pipeline.stages.draw import Draw
 from pipeline.stages.replies import rebuild_ledger
@@ -52,18 +53,15 @@ def run(config: Config, out: Path, observer: Observer, until: Literal["write"] |
         job.folder.sweep()
         freeze(job)
         with Recorder(job, observer) as recorder:
-            finished, done = set(), Done()
-            for manifest in finished_units(job.folder, config):
-                finished.add(manifest.unit)
-                done.add(manifest)
-            recorder.planned(config, done)
-            if len(finished) < unit_count(config):
-                _make(job, finished, recorder, until)
+            totals = Totals(job.folder, config)
+            recorder.planned(config, totals.begin())
+            if len(totals.finished) < unit_count(config):
+                _make(job, totals.finished, recorder, until)
                 job.folder.sweep()
             else:
                 _mend(job, recorder)
             lost = settle_quarantine(job.folder)
-            stats = write_totals(job.folder, config)
+            stats = write_totals(job.folder, config, totals)
     if lost:
         raise RunIncomplete(
             f"{len(lost)} of {stats.units_planned} units are quarantined (see {out / 'quarantine'}); "
@@ -90,14 +88,16 @@ def _make(job: Job, finished: set[int], observer: Observer, until: Literal["writ
                     drawing.ensure(unit)
                 yield unit
 
+    def missing_texts() -> Iterator[int]:
+        return folder.missing(folder.text, range(unit_count(config)))
+
     with engine(config) as workers:
         if until == "write" or config.dedup.barrier:
-            missing = sum(not folder.text(unit.number).exists() for unit in plan_units(config))
-            observer.writing(missing * config.unit_size)
+            observer.writing(sum(1 for _ in missing_texts()) * config.unit_size)
             workers.run(job, units(unwritten=True), observer, text_only=True)
         if config.dedup.barrier:
             # A verdict hangs on all dialogues before it: nothing is spoken while the text of a unit is missing.
-            if any(not folder.text(unit.number).exists() for unit in plan_units(config)):
+            if any(True for _ in missing_texts()):
                 return
             apply_barrier(config, folder, lambda: plan_units(config), observer.compared)
         if until is None:
@@ -108,7 +108,7 @@ def _mend(job: Job, observer: Observer) -> None:
     """Of a finished run: what its units were made from, where it was damaged and taken out (engine/mending.py)."""
     config, folder = job.config, job.folder
     Draw(config, folder).mend()
-    if config.dedup.barrier and any(not folder.verdicts(unit).exists() for unit in range(unit_count(config))):
+    if config.dedup.barrier and any(True for _ in folder.missing(folder.verdicts, range(unit_count(config)))):
         apply_barrier(config, folder, lambda: plan_units(config), observer.compared)
 
 
@@ -244,29 +244,21 @@ def differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
         yield f"{prefix} is {old!r} there and {new!r} here"
 
 
-def finished_units(folder: RunFolder, config: Config) -> Iterator[Manifest]:
-    """The planned units that have a manifest."""
-    for unit in plan_units(config):
-        manifest = folder.load_manifest(unit.number, unit.split)
-        if manifest:
-            yield manifest
-
-
 def settle_quarantine(folder: RunFolder) -> list[int]:
     """Units still lost; a unit that was made after all leaves the quarantine."""
-    done = {manifest.unit for manifest in folder.manifests()}
     lost = []
     for unit in quarantined(folder):
-        if unit in done:
+        if any(folder.manifest(unit, split).exists() for split in get_args(Split)):
             folder.quarantine(unit).unlink()
         else:
             lost.append(unit)
     return lost
 
 
-def write_totals(folder: RunFolder, config: Config) -> Stats:
-    """stats.json and the dataset card, from the manifests; the same units always give the same bytes."""
-    stats = run_stats(folder, config)
+def write_totals(folder: RunFolder, config: Config, totals: Totals | None = None) -> Stats:
+    """stats.json and the dataset card, from the manifests; the same units always give the same bytes. totals: where
+    they were looked at before."""
+    stats = (totals or Totals(folder, config)).stats()
     for path, text in (
         (folder.stats, stats.model_dump_json(indent=1) + "\n"),
         (folder.card, card(stats, config, folder)),

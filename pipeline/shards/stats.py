@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from typing import Any, get_args
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from pipeline.config import Config
 from pipeline.dialogue import Record, Repair
-from pipeline.errors import DataError
 from pipeline.plan import unit_count
-from pipeline.shards.format import ROLES
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.store import RunFolder
+from pipeline.shards.sums import RATE, SECOND, Sums
 from pipeline.shards.tally import LengthSum, RefusalSum, RepairSum, bucket_order
-from pipeline.shards.yields import FIRST, FirstTakes, VoiceYield, Yield, add_up, of_language, worst
+from pipeline.shards.yields import VoiceYield, Yield, of_language, worst
 
-_COLUMNS = (
-    *("user_voice", "assistant_voice", "source_name", "license"),
-    *(f"{role}_{field}" for role in ROLES for field in FIRST),
-)
+LENGTH = ("turns", "first", "passed")
+YIELD = ("dialogues", "accepted", *LENGTH)
 
 
 class RateMean(Record):
@@ -80,95 +74,74 @@ class Stats(Record):
 
 
 def run_stats(folder: RunFolder, config: Config) -> Stats:
-    """Memory grows with the number of voices and sources, not of units. voices: accepted dialogues by voice.
-
-    Raises DataError.
-    """
-    totals: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
-    rejected: Counter[str] = Counter()
-    languages: Counter[str] = Counter()
-    splits: Counter[str] = Counter()
-    voices: Counter[str] = Counter()
-    sources: Counter[tuple[str, str]] = Counter()
-    rates: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0])
-    planned: Counter[str] = Counter()
-    lengths: dict[tuple[Any, ...], LengthSum] = {}
-    refusals: dict[tuple[Any, ...], RefusalSum] = {}
-    repairs: dict[tuple[Any, ...], RepairSum] = {}
-    first = FirstTakes()
+    """All read anew; memory grows with the number of voices and sources, not of units. Raises DataError."""
+    sums = Sums()
     for manifest in folder.manifests():
-        totals["units"] += 1
-        for name in ("planned", "accepted", "turns", "llm_turns", "retaken_turns"):
-            totals[name] += getattr(manifest, name)
-        for name in ("seconds", "user_seconds", "assistant_seconds"):
-            seconds[name] += getattr(manifest, name)
-        rejected.update(manifest.rejected)
-        languages.update(manifest.languages)
-        planned.update(manifest.languages)
-        planned.update(manifest.rejected_languages)
-        splits[manifest.split] += manifest.accepted
-        for rate in manifest.error_rates:
-            sums = rates[rate.language, rate.metric]
-            sums[0] += rate.total
-            sums[1] += rate.turns
-        add_up(lengths, manifest.lengths, ("language", "bucket"))
-        add_up(refusals, manifest.refusals, ("reason",))
-        add_up(repairs, manifest.repairs, ("rung",))
-        index = _index(folder, manifest)
-        voices.update(index["user_voice"] + index["assistant_voice"])
-        sources.update(zip(index["source_name"], index["license"], strict=True))
-        first.add(folder, manifest, index)
+        sums.add(folder, manifest)
+    return stats_of(sums, config)
+
+
+def stats_of(sums: Sums, config: Config) -> Stats:
+    """The totals of the units that were added up. voices: accepted dialogues by voice."""
+    finished, planned, accepted, turns, llm_turns, retaken = sums.numbers("units", 6)
+    hours, user_hours, assistant_hours = (round(number / SECOND / 3600, 6) for number in sums.numbers("seconds", 3))
+    languages = sums.counts("languages")
+    lengths = [
+        LengthSum.model_validate({"language": language, "bucket": bucket, **_named(LENGTH, numbers)})
+        for (language, bucket), numbers in sums.of("lengths")
+    ]
+    refusals = [
+        RefusalSum(reason=reason, turns=turns, saved=saved) for (reason,), (turns, saved) in sums.of("refusals")
+    ]
+    repairs = {rung: numbers for (rung,), numbers in sums.of("repairs")}
     return Stats(
         units_planned=unit_count(config),
-        units_finished=totals["units"],
+        units_finished=finished,
         dialogues_planned=config.dialogues,
-        planned=totals["planned"],
-        accepted=totals["accepted"],
-        rejected=dict(sorted(rejected.items())),
-        languages=dict(sorted(languages.items())),
-        splits=dict(sorted(splits.items())),
-        turns=totals["turns"],
-        llm_turns=totals["llm_turns"],
-        retaken_turns=totals["retaken_turns"],
-        hours=round(seconds["seconds"] / 3600, 6),
-        user_hours=round(seconds["user_seconds"] / 3600, 6),
-        assistant_hours=round(seconds["assistant_seconds"] / 3600, 6),
-        voices=dict(sorted(voices.items())),
+        planned=planned,
+        accepted=accepted,
+        rejected=sums.counts("rejected"),
+        languages=languages,
+        splits=sums.counts("splits"),
+        turns=turns,
+        llm_turns=llm_turns,
+        retaken_turns=retaken,
+        hours=hours,
+        user_hours=user_hours,
+        assistant_hours=assistant_hours,
+        voices=sums.counts("voices"),
         sources=tuple(
-            SourceUse(name=name, license=license, dialogues=count) for (name, license), count in sorted(sources.items())
+            SourceUse(name=name, license=license, dialogues=count) for (name, license), (count,) in sums.of("sources")
         ),
         error_rates=tuple(
-            RateMean(language=language, metric=metric, mean=round(total / turns, 6), turns=int(turns))
-            for (language, metric), (total, turns) in sorted(rates.items())
+            RateMean(language=language, metric=metric, mean=round(total / RATE / turns, 6), turns=turns)
+            for (language, metric), (total, turns) in sums.of("rates")
         ),
         by_language=tuple(
-            of_language(name, count, languages[name], lengths.values()) for name, count in sorted(planned.items())
+            of_language(name, count, languages.get(name, 0), lengths) for name, count in sums.counts("planned").items()
         ),
-        by_engine=tuple(first.yields("engine")),
-        lengths=tuple(sorted(lengths.values(), key=lambda item: (item.language, bucket_order(item.bucket)))),
-        refusals=tuple(sorted(refusals.values(), key=lambda item: (-item.turns, item.reason))),
+        by_engine=tuple(_first(sums, "engine")),
+        lengths=tuple(sorted(lengths, key=lambda item: (item.language, bucket_order(item.bucket)))),
+        refusals=tuple(sorted(refusals, key=lambda item: (-item.turns, item.reason))),
         repairs=tuple(
-            repairs[rung,].model_copy(update={"seconds": round(repairs[rung,].seconds, 3)})
-            for rung in get_args(Repair)
-            if (rung,) in repairs
+            RepairSum(rung=rung, turns=turns, saved=saved, takes=takes, seconds=round(spoken / SECOND, 3))
+            for rung, (turns, saved, takes, spoken) in (
+                (rung, repairs[rung]) for rung in get_args(Repair) if rung in repairs
+            )
         ),
-        worst_voices=tuple(worst(first.yields("voice"))),
+        worst_voices=tuple(worst(_first(sums, "voice"))),
     )
 
 
-def _index(folder: RunFolder, manifest: Manifest) -> dict[str, list[Any]]:
-    """Some columns of a unit's index. Raises DataError."""
-    path = folder.index(manifest.unit, manifest.split)
-    if not manifest.accepted:
-        return {name: [] for name in _COLUMNS}
-    try:
-        return dict(pq.ParquetFile(path).read(columns=list(_COLUMNS)).to_pydict())
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{path}: not a readable index: {reason}; `speechchat verify {folder.root}` says more"
-        ) from None
+def _first(sums: Sums, kind: str) -> Iterator[Yield]:
+    """By who spoke the first takes; those without a name spoke none."""
+    for (what, name), numbers in sums.of("first"):
+        if what == kind and name:
+            yield Yield.model_validate({"name": name, **_named(YIELD, numbers)})
+
+
+def _named(names: Sequence[str], numbers: Sequence[int]) -> dict[str, int]:
+    return dict(zip(names, numbers, strict=True))
 
 
 class Efficiency(Record):

@@ -137,7 +137,8 @@ def tally(dialogues: Sequence[Sample | Reject]) -> Tally:
 
 def _tried(turns: Sequence[SpokenTurn]) -> Iterator[tuple[Repair, bool]]:
     """Each rung that a turn of a dialogue (or, for another voice, a speaker of it) was tried on, and if it saved it."""
-    for rung in get_args(Repair)[1:]:
+    used = {take.repair for turn in turns for take in turn.takes}
+    for rung in (name for name in get_args(Repair)[1:] if name in used):
         tried = [turn for turn in turns if any(take.repair == rung for take in turn.takes)]
         if rung not in _WHOLE_SPEAKER:
             for turn in tried:

@@ -10,22 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import DataError
-from pipeline.shards.format import MODE, Member
+from pipeline.shards.format import BLOCK, NAME, SIZE, Member, tar_header
 
-_BLOCK = tarfile.BLOCKSIZE
 _READ = 1 << 20  # bytes that are asked of the disk at once
-_NAME, _SIZE, _SUM, _KIND = slice(0, 100), slice(124, 136), slice(148, 156), slice(156, 157)  # POSIX ustar
-
-
-def _blank_header() -> bytes:
-    info = tarfile.TarInfo("")
-    info.mode = MODE
-    block = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
-    block[_SUM] = b" " * 8  # what the checksum of a header counts in its own place
-    return bytes(block)
-
-
-_BLANK = _blank_header()
+_KIND = slice(156, 157)  # of a header, POSIX ustar
 
 
 class HashedFile:
@@ -73,10 +61,10 @@ def walk_tar(path: Path) -> Iterator[tuple[Member, bytes]]:
 def walk_members(file: HashedFile) -> Iterator[tuple[Member, bytes]]:
     """As `walk_tar`, from a file that is open at its start. Raises DataError, OSError."""
     offset = 0
-    while (block := file.read(_BLOCK)).strip(b"\0"):
+    while (block := file.read(BLOCK)).strip(b"\0"):
         name, size = _header(file.path, block, offset)
-        offset += _BLOCK
-        padding = -size % _BLOCK
+        offset += BLOCK
+        padding = -size % BLOCK
         if offset + size + padding > file.size:
             raise DataError(f"{file.path}: {name} is cut short")
         data = file.read(size)
@@ -85,7 +73,7 @@ def walk_members(file: HashedFile) -> Iterator[tuple[Member, bytes]]:
         yield Member(name, offset, size, zlib.crc32(data)), data
         offset += size + padding
     # After the last member: two blocks of zeros, and zeros to the end of the record (POSIX ustar).
-    end = -(-(offset + 2 * _BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+    end = -(-(offset + 2 * BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
     if block + file.read(end - offset - len(block) + 1) != bytes(end - offset):
         raise DataError(f"{file.path}: does not end after its last member")
 
@@ -93,18 +81,15 @@ def walk_members(file: HashedFile) -> Iterator[tuple[Member, bytes]]:
 def _header(path: Path, block: bytes, offset: int) -> tuple[str, int]:
     """Name and size of a member. Of a header of ours no other bit is free, so that it is made anew and compared; a tar
     reader goes by its checksum, which tells less."""
-    raw = block[_NAME].rstrip(b"\0")
+    raw = block[NAME].rstrip(b"\0")
     name = raw.decode("utf-8", "replace")
     if block[_KIND] != tarfile.REGTYPE or not raw.isascii():
         raise DataError(f"{path}: member {name!r} where a plain file with an ASCII name belongs")
     try:
-        size = int(block[_SIZE].rstrip(b"\0"), 8)
-    except ValueError:
-        size = -1
-    expected = bytearray(_BLANK)
-    expected[: len(raw)] = raw
-    expected[_SIZE] = b"%011o\0" % max(size, 0)
-    expected[_SUM] = b"%06o\0 " % sum(expected)
-    if expected != block:
+        size = int(block[SIZE].rstrip(b"\0"), 8)
+        whole = tar_header(raw, size) == block
+    except ValueError:  # no number, or one that has no header
+        whole = False
+    if not whole:
         raise DataError(f"{path}: the header of member {name!r}, at byte {offset}, is damaged")
     return name, size

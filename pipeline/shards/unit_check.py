@@ -15,9 +15,10 @@ from pipeline.dialogue import Reject, Sample, TextLine
 from pipeline.errors import DataError
 from pipeline.plan import Unit
 from pipeline.shards.format import INDEX_SCHEMA, index_row
+from pipeline.shards.manifest import FileFact, Manifest
 from pipeline.shards.reader import one_line, parse_rejects, parse_take
 from pipeline.shards.sample_check import check_clip, walk_samples
-from pipeline.shards.store import FileFact, Manifest, RunFolder, sha256_file
+from pipeline.shards.store import RunFolder, sha256_file
 from pipeline.shards.tars import HashedFile, walk_members
 from pipeline.shards.writer import recorded_takes, summarize
 

@@ -11,16 +11,8 @@ from pipeline.dialogue import Language, Reject, Sample
 from pipeline.errors import StorageError
 from pipeline.plan import Unit
 from pipeline.shards.format import Encoded, TakeClip, TarWriter, index_bytes, index_row
-from pipeline.shards.store import (
-    MANIFEST_VERSION,
-    FileFact,
-    Manifest,
-    PendingFile,
-    RateSum,
-    RunFolder,
-    publish,
-    sha256_file,
-)
+from pipeline.shards.manifest import MANIFEST_VERSION, FileFact, Manifest, RateSum
+from pipeline.shards.store import PendingFile, RunFolder, publish, sha256_file
 from pipeline.shards.tally import tally
 
 RATES = ("wer", "cer", "mer", "ser", "tser", "per")

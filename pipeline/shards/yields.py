@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable
 
 from pipeline.dialogue import Record
-from pipeline.shards.format import ROLES
-from pipeline.shards.reader import read_reject_list
-from pipeline.shards.store import Manifest, RunFolder
-from pipeline.shards.tally import LengthSum, spoken_turns
+from pipeline.shards.tally import LengthSum
 
 WORST = 10  # voices that are named
 FEW = 5  # turns below which nothing is said of a voice
-FIRST = ("first_voice", "first_engine", "turns", "first_passed")
-"""Columns of the index about the first takes of a role, without the role."""
-
-_R = TypeVar("_R", bound=Record)
 
 
 class Yield(Record):
@@ -43,16 +34,6 @@ class VoiceYield(Yield):
     high: float
 
 
-def add_up(sums: dict[tuple[Any, ...], _R], items: Iterable[_R], by: Sequence[str]) -> None:
-    """Add the numbers of records to those of the record that has the same values in the fields `by`."""
-    for item in items:
-        key = tuple(getattr(item, name) for name in by)
-        old = sums.get(key)
-        numbers = [name for name in type(item).model_fields if name not in by]
-        update = {name: getattr(old, name) + getattr(item, name) for name in numbers} if old else {}
-        sums[key] = item.model_copy(update=update)
-
-
 def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     """Interval of a share of which `hits` of `trials` are known (95 % at z = 1.96): Wilson 1927, "Probable Inference,
     the Law of Succession, and Statistical Inference"."""
@@ -71,36 +52,6 @@ def worst(voices: Iterable[Yield]) -> list[VoiceYield]:
             low, high = (round(bound, 6) for bound in wilson(item.first, item.turns))
             bounded.append(VoiceYield(**item.model_dump(), low=low, high=high))
     return sorted(bounded, key=lambda item: (item.high, item.name))[:WORST]
-
-
-class FirstTakes:
-    """Adds up by voice and by engine: dialogues, accepted, turns, first, passed. A dialogue counts once for a voice or
-    an engine that speaks both roles of it."""
-
-    def __init__(self) -> None:
-        self._sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * 5)
-
-    def add(self, folder: RunFolder, manifest: Manifest, index: dict[str, list[Any]]) -> None:
-        for row in range(manifest.accepted):
-            roles = [[index[f"{role}_{field}"][row] for field in FIRST] for role in ROLES]
-            self._dialogue(True, [(voice, engine, (turns, first, turns)) for voice, engine, turns, first in roles])
-        for reject in read_reject_list(folder, manifest):
-            turns = [(turn.takes[0], (1, turn.first, turn.kept is not None)) for turn in spoken_turns(reject)]
-            self._dialogue(False, [(take.voice, take.engine, counts) for take, counts in turns])
-
-    def _dialogue(self, accepted: bool, parts: Sequence[tuple[str, str, tuple[int, int, int]]]) -> None:
-        for voice, engine, counts in parts:
-            for name in (("voice", voice), ("engine", engine)):
-                for place, count in enumerate(counts, 2):
-                    self._sums[name][place] += count
-        for name in {name for voice, engine, _ in parts for name in (("voice", voice), ("engine", engine))}:
-            self._sums[name][0] += 1
-            self._sums[name][1] += accepted
-
-    def yields(self, kind: str) -> Iterable[Yield]:
-        for (what, name), (dialogues, accepted, turns, first, passed) in sorted(self._sums.items()):
-            if what == kind and name:
-                yield Yield(name=name, dialogues=dialogues, accepted=accepted, turns=turns, first=first, passed=passed)
 
 
 def of_language(name: str, dialogues: int, accepted: int, lengths: Iterable[LengthSum]) -> Yield:

@@ -60,8 +60,8 @@ class Draw:
         text: where the run grows, it goes on drawing behind them. Raises what `ensure` raises."""
         if not self._folder.rows(0).parent.parent.is_dir():
             return  # the text came from elsewhere
-        units = range(unit_count(self._config))
-        lost = {unit for unit in units if not self._folder.rows(unit).exists() and self._folder.text(unit).exists()}
+        lost = set(self._folder.missing(self._folder.rows, range(unit_count(self._config))))
+        lost.difference_update(self._folder.missing(self._folder.text, sorted(lost)))
         for unit in plan_units(self._config) if lost else ():
             if unit.number in lost:
                 self.ensure(unit)

@@ -74,9 +74,10 @@ ROLES: tuple[Role, ...] = ("user", "assistant", "user", "assistant")
 
 
 class Bench:
-    """A synthetic run of `samples` dialogues in memory, and what can be done with it on disk."""
+    """A synthetic run of `samples` dialogues in memory, and what can be done with it on disk. seconds: of a turn."""
 
-    def __init__(self, samples: int):
+    def __init__(self, samples: int, seconds: float = 1.7):
+        self.seconds_of_turn = seconds
         self.config = Config(dialogues=samples, unit_size=UNIT_SIZE, languages={"en": 1}, splits={"train": 1})
         self.origin = Origin("bench", dict.fromkeys(("text", "speech", "judge"), "0" * 16), ())
         self.units = list(plan_units(self.config))
@@ -89,15 +90,15 @@ class Bench:
         }
 
     def _speak(self, seed: int, role: Role) -> SpokenTurn:
-        """1.7 s of a pulsing tone in noise, which FLAC packs about as tightly as speech."""
+        """A turn of a pulsing tone in noise, which FLAC packs about as tightly as speech."""
         rate = self.config.audio.user_rate if role == "user" else self.config.audio.assistant_rate
-        seconds = np.arange(int(1.7 * rate)) / rate
+        seconds = np.arange(int(self.seconds_of_turn * rate)) / rate
         noise = np.random.default_rng(seed).standard_normal(len(seconds))
         tone = np.sin(2 * np.pi * (110 + 7 * seed) * seconds) * np.sin(np.pi * 4 * seconds) ** 2
         clip = Clip((0.2 * tone + 0.003 * noise).astype(np.float32), rate)
         scores = tuple(Score(name=name, value=0.125) for name in METRICS)
         said = {"engine": "kokoro", "voice": "bench", "speed": 1.0, "seed": seed, "transcript": TEXTS[role]}
-        take = Take(take=0, **said, error_rate=0.125, reason="", seconds=1.7)
+        take = Take(take=0, **said, error_rate=0.125, reason="", seconds=self.seconds_of_turn)
         return SpokenTurn(KeptTake(clip, Hearing(Transcript(TEXTS[role], -0.2, 0.01, 1.1), scores), 0), (take,))
 
     def prepare(self, root: Path) -> RunFolder:

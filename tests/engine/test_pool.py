@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -98,3 +99,39 @@ def test_nothing_is_left_where_the_work_was_over() -> None:
     outcomes = each(halve, [0, 2], EngineConfig(kind="local", studios=1))
     assert [number for number, _ in outcomes] == [0, 2]
     assert list(finished(outcomes)) == []
+
+
+def mortal(item: tuple[int, str]) -> int:
+    """Its number. Where its path is a file, the process dies, but not a second time."""
+    number, path = item
+    if path and Path(path).exists():
+        Path(path).unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_random_deaths_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
+    """Each session does what the sessions before it did not tell to be done, as runs of a command do."""
+    chance = Random(seed)
+    traps = {number: tmp_path / f"trap{number}" for number in chance.sample(range(40), 2)}
+    for trap in traps.values():
+        trap.touch()
+    items = [(number, str(traps.get(number, ""))) for number in range(40)]
+    done: list[int] = []
+    deaths = 0
+    while len(done) < 40 and deaths <= len(traps):
+        left = [item for item in items if item[0] not in done]
+        groups = []
+        while left:
+            size = chance.randint(1, 6)
+            groups.append(tuple(left[:size]))
+            left = left[size:]
+        try:
+            for (number, _), outcome in each_together(mortal, groups, EngineConfig(kind="local", studios=2)):
+                assert outcome == number
+                done.append(number)
+        except RunIncomplete:
+            deaths += 1
+    assert sorted(done) == list(range(40))
+    assert 1 <= deaths <= len(traps) and not any(trap.exists() for trap in traps.values())

@@ -7,13 +7,12 @@ from collections import Counter
 
 import pytest
 
-from pipeline.dialogue import Record
 from pipeline.engine.run import load_frozen
 from pipeline.errors import DataError
 from pipeline.shards.reader import read_rejects, read_samples, read_unit
 from pipeline.shards.stats import Stats, efficiency, run_stats, stage_costs
 from pipeline.shards.store import RunFolder
-from pipeline.shards.yields import VoiceYield, Yield, add_up, wilson, worst
+from pipeline.shards.yields import VoiceYield, Yield, wilson, worst
 
 
 def stats_of(folder: RunFolder) -> Stats:
@@ -94,19 +93,6 @@ def test_the_worst_voices_are_those_that_fail_most_surely() -> None:
     assert [item.name for item in found] == ["bad", "luckless", "so"]  # as many of both pass, but of one it is known
     assert isinstance(found[0], VoiceYield) and found[0].low < 0.6 < found[0].high < found[1].high
     assert len(worst([voice(f"v{number:02d}", 9, 8) for number in range(30)])) == 10
-
-
-def test_records_are_added_by_their_names() -> None:
-    class Pair(Record):
-        name: str
-        one: int
-        two: float
-
-    sums: dict[tuple[object, ...], Pair] = {}
-    add_up(
-        sums, [Pair(name="a", one=1, two=0.5), Pair(name="b", one=2, two=0), Pair(name="a", one=3, two=1)], ("name",)
-    )
-    assert sums == {("a",): Pair(name="a", one=4, two=1.5), ("b",): Pair(name="b", one=2, two=0)}
 
 
 def test_what_was_kept_for_a_cpu_hour_is_of_the_units_in_the_log(folder: RunFolder) -> None:

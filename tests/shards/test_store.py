@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, RunFolderError, StorageError
@@ -81,16 +81,45 @@ def test_abort_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
-def test_what_the_disk_gives_back_wrong_is_not_published(tmp_path: Path) -> None:
-    pending = PendingFile(tmp_path / "b.bin")
-    pending.write(bytes(100_000))
-    with (tmp_path / "b.bin.tmp").open("r+b") as file:  # a bit that falls over on the way
-        file.seek(5000)
-        file.write(b"\x01")
-    with pytest.raises(StorageError, match=r"b\.bin.*is not what was written"):
-        pending.commit()
-    pending.abort()
-    assert names(tmp_path) == set()
+@settings(deadline=None, max_examples=30)
+@given(
+    data=st.binary(min_size=1, max_size=600_000), place=st.floats(0, 1, exclude_max=True), change=st.integers(0, 257)
+)
+@example(data=bytes(600_000), place=0.999999, change=1)
+@example(data=bytes(600_000), place=0.5, change=256)
+def test_what_the_disk_gives_back_wrong_is_not_published(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, place: float, change: int
+) -> None:
+    """change: to the byte at `place` is added 1 … 255; or the file ends there, or a byte more is at its end."""
+    root, at, sync = tmp_path_factory.mktemp("disk"), int(place * len(data)), os.fsync
+
+    def damage(handle: int) -> None:
+        sync(handle)
+        with (root / "b.bin.tmp").open("r+b") as file:
+            if change == 256:
+                file.truncate(at)
+            else:
+                file.seek(len(data) if change == 257 else at)
+                file.write(b"x" if change == 257 else bytes([(data[at] + max(1, change)) % 256]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.os, "fsync", damage)
+        with pytest.raises(StorageError, match=r"b\.bin.*is not what was written"):
+            publish(root / "b.bin", data)
+    assert names(root) == set()
+
+
+@pytest.mark.parametrize("advice", ["missing", "refused"])
+def test_a_disk_that_takes_no_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advice: str) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    if advice == "missing":
+        monkeypatch.delattr(store.os, "posix_fadvise", raising=False)
+    else:
+        monkeypatch.setattr(store.os, "posix_fadvise", refuse, raising=False)
+    publish(tmp_path / "b.bin", b"data")
+    assert (tmp_path / "b.bin").read_bytes() == b"data" and names(tmp_path) == {"b.bin"}
 
 
 @pytest.mark.parametrize("size", [100, 5_000, 100_000])
@@ -256,3 +285,34 @@ def test_a_new_folder_is_synced_into_its_own(tmp_path: Path, monkeypatch: pytest
     synced.clear()
     publish(tmp_path / "shards" / "train" / "000" / "other", b"x")
     assert [path for path in synced if path.is_dir()] == [tmp_path / "shards" / "train" / "000"]
+
+
+@given(st.sets(st.integers(0, 4000), max_size=20), st.lists(st.integers(0, 4200), max_size=40), st.booleans())
+@settings(max_examples=30)
+def test_missing_files_are_those_that_are_not_there(
+    tmp_path_factory: pytest.TempPathFactory, there: set[int], asked: list[int], ordered: bool
+) -> None:
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    for unit in there:
+        for place in (folder.text, folder.rows, folder.reject_takes):
+            place(unit).parent.mkdir(parents=True, exist_ok=True)
+            place(unit).touch()
+    units = sorted(asked) if ordered else asked
+    expected = [unit for unit in units if unit not in there]
+    for place in (folder.text, folder.rows, folder.reject_takes):
+        assert list(folder.missing(place, units)) == expected
+    assert list(folder.missing(folder.reject_clips, units)) == units  # names that only begin alike are no such files
+
+
+def test_a_sweep_takes_temporaries_and_nothing_else(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    kept = [folder.shard(0, "train"), folder.text(1001), folder.rows(7), folder.crash_journal(3), folder.heartbeat]
+    for path in kept:
+        for name in (path, path.with_name(f"{path.name}.tmp")):
+            name.parent.mkdir(parents=True, exist_ok=True)
+            name.touch()
+    for path in (folder.config, folder.stats, folder.card):
+        path.with_name(f"{path.name}.tmp").touch()
+    folder.sweep()
+    logs = {f"{path.relative_to(tmp_path)}.tmp" for path in kept[3:]}
+    assert names(tmp_path) == {str(path.relative_to(tmp_path)) for path in kept} | logs

@@ -10,7 +10,8 @@ from typing import Any
 from pipeline.config import Config, DedupConfig
 from pipeline.dialogue import Dialogue, Reject, Role, Source, TextLine, Turn
 from pipeline.plan import Unit, plan_units
-from pipeline.shards.store import MANIFEST_VERSION, Manifest, RunFolder, publish
+from pipeline.shards.manifest import MANIFEST_VERSION, Manifest
+from pipeline.shards.store import RunFolder, publish
 from pipeline.stages.dedup import apply_barrier, read_verdicts
 
 SIZE = 4

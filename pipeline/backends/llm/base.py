@@ -81,3 +81,18 @@ class Writer(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Unasked:
+    """Stands for the writer of a run that asks no LLM. To ask it is a bug."""
+
+    name = "none"
+    deterministic = True
+
+    async def reply(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        raise RuntimeError(f"an LLM was asked for {prompts[0].step or 'a reply'}, and no step of this run has one")
+
+    def fingerprint(self, prompt: Prompt) -> str:
+        return self.name
+
+    async def close(self) -> None: ...
