@@ -54,7 +54,7 @@ $(VENV)/.ready: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,inspect,sherpa,train,views,watermark,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,inspect,s3,sherpa,train,views,watermark,dev]'
 	touch $@
 
 $(COQUI)/.ready: constraints-coqui.txt | $(VENV)/.python

@@ -25,6 +25,7 @@ from pipeline.cli_status import status
 from pipeline.cli_views import views
 from pipeline.cli_voices import voices_app
 from pipeline.errors import ConfigError, ModelError, RunFolderError, SpeechchatError, UsageError
+from pipeline.shards.remote import is_remote, place
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,7 +66,7 @@ text_app = typer.Typer(
 )
 app.add_typer(text_app, name="text")
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or s3://BUCKET/PATH", parser=place)]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="change a key, for example `--set dialogues=32`; repeatable"),
@@ -85,7 +86,9 @@ def run(
     config: Annotated[
         str, typer.Argument(metavar="PRESET|FILE", help="a preset (see `speechchat presets`) or a YAML file")
     ],
-    out: Annotated[Path, typer.Option(help="the run folder; a run that is there is resumed")],
+    out: Annotated[
+        Path, typer.Option(help="the run folder, or s3://BUCKET/PATH; a run there is resumed", parser=place)
+    ],
     settings: SetOption = None,
     engine: Annotated[str | None, typer.Option(help="ray (default) or local: short for `--set engine.kind=…`")] = None,
     until: Annotated[
@@ -122,7 +125,7 @@ def run(
 @app.command()
 def regate(
     source: RunArgument,
-    out: Annotated[Path, typer.Option(help="the folder of the new run")],
+    out: Annotated[Path, typer.Option(help="the folder of the new run, or s3://BUCKET/PATH", parser=place)],
     settings: SetOption = None,
 ) -> None:
     """Judge a finished run again with other limits, without speaking or listening: `--set judge.limits.en.wer=0.05`."""
@@ -272,9 +275,9 @@ app.command()(status)
 @contextlib.contextmanager
 def _resumable(out: Path):  # type: ignore[no-untyped-def]
     """Ctrl-C and SIGTERM end a run cleanly and say how to go on. Raises RunFolderError where `out` can be no folder."""
-    for place in (out, *out.parents):
-        if place.exists() and not place.is_dir():
-            raise RunFolderError(f"{place} is a file; --out must name a folder")
+    for folder in (out, *out.parents) if not is_remote(out) else ():
+        if folder.exists() and not folder.is_dir():
+            raise RunFolderError(f"{folder} is a file; --out must name a folder")
 
     def stop(*_: object) -> NoReturn:
         raise KeyboardInterrupt

@@ -59,7 +59,7 @@ def voices_clone(
     from pipeline.engine.prompt_files import find_prompts, read_languages
     from pipeline.engine.prompt_store import PromptStore
     from pipeline.engine.voice_prompts import Terms, clone
-    from pipeline.shards.store import storage_errors
+    from pipeline.shards.disk import storage_errors
     from pipeline.voice import Gender
 
     for name, value in (("--engine", engine), ("--license", license), ("--consent", consent)):

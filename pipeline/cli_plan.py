@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import UsageError
+from pipeline.shards.remote import place
 
 
 def plan(
@@ -20,7 +21,8 @@ def plan(
         bool, typer.Option("--estimate", help="hours, CPU and GPU hours, tokens, money, files, bytes, wall time")
     ] = False,
     pilot: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="a small run of the same engines, whose rates are taken")
+        Path | None,
+        typer.Option(metavar="RUN", help="a small run of the same engines, whose rates are taken", parser=place),
     ] = None,
     cpus: Annotated[float | None, typer.Option(help="cores of the cluster, for the wall time")] = None,
     gpus: Annotated[float | None, typer.Option(help="GPUs of the cluster")] = None,

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pipeline.shards.remote import place
+
 if TYPE_CHECKING:
     from pipeline.shards.verify import Verification
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or s3://BUCKET/PATH", parser=place)]
 DecodeOption = Annotated[bool, typer.Option("--decode", help="decode every clip, not only its header")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="processes; one a CPU if not named")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON for machines")]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.shards.remote import place
+
 if TYPE_CHECKING:
     from pipeline.engine.status import Rate, Status, Utilisation
 
@@ -16,7 +18,7 @@ PAUSE = 5.0  # seconds between two looks
 
 
 def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or s3://BUCKET/PATH", parser=place)],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON for machines, a line each time")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="look again and again while a driver is alive")] = False,
 ) -> None:

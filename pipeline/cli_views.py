@@ -9,12 +9,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pipeline.shards.remote import place
+
 if TYPE_CHECKING:
-    from pipeline.shards.store import Manifest
+    from pipeline.shards.manifest import Manifest
 
 
 def views(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or s3://BUCKET/PATH", parser=place)],
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="views to make")] = None,
     config: Annotated[
         str | None,

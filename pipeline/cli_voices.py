@@ -111,7 +111,7 @@ def voices_build(
     Use it in a run with `--set cast.library=voices.parquet`.
     """
     from pipeline.dialogue import Language, Split
-    from pipeline.shards.store import storage_errors
+    from pipeline.shards.disk import storage_errors
     from speakers import load_library
     from speakers.build import build
     from speakers.library import merge

@@ -12,7 +12,7 @@ from rich.text import Text
 from pipeline.config import Config
 from pipeline.engine.base import Done, Pool
 from pipeline.plan import unit_count
-from pipeline.shards.store import Manifest
+from pipeline.shards.manifest import Manifest
 from pipeline.stages.studio import Progress
 from pipeline.stages.write import TextProgress
 

@@ -8,7 +8,7 @@
     ├── ModelError                  3     a model file is missing or is not the one it should be
     ├── EndpointError               3     an HTTP endpoint is down, refuses the key or lacks the model: ends the run
     ├── BudgetError                 5     the run may not spend more on the LLM: ends the run
-    ├── StorageError                4     no space left, read-only
+    ├── StorageError                4     no space left, read-only, a store that fails
     ├── DataError                   1     a shard, index or manifest is not what was published
     ├── RunIncomplete               1     the run ended but lost units or workers
     └── BackendError                1     one request failed; `retryable` says whether a retry can help

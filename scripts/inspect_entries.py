@@ -11,8 +11,9 @@ from itertools import islice
 from pipeline.dialogue import Language, Reject, Sample, Split, TextLine
 from pipeline.errors import DataError, UsageError
 from pipeline.shards.format import Encoded, TakeClip
+from pipeline.shards.manifest import Manifest
 from pipeline.shards.reader import read_rejects, read_takes, read_unit
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.store import RunFolder
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 KEY = re.compile(r"[a-z]+-(\d{6,})-\d{2,}")

@@ -27,6 +27,7 @@ from pipeline.config import Config
 from pipeline.dialogue import Language, Split
 from pipeline.engine.run import load_frozen
 from pipeline.errors import DataError, SpeechchatError
+from pipeline.shards.remote import place
 from pipeline.shards.stats import Stats, run_stats
 from pipeline.shards.store import RunFolder, publish
 
@@ -147,7 +148,7 @@ def totals(folder: RunFolder, config: Config) -> Stats:
 
 @app.command()
 def inspect(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or s3://BUCKET/PATH", parser=place)],
     key: Annotated[
         str | None, typer.Option(help="one dialogue, accepted or rejected; the filters do not count then")
     ] = None,

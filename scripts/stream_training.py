@@ -19,10 +19,11 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import SpeechchatError, TurnExample, stream_turns
+from pipeline.shards.remote import place
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="a run folder")],
+    run: Annotated[Path, typer.Argument(help="a run folder, or s3://BUCKET/PATH", parser=place)],
     split: Annotated[str, typer.Option(help="train, validation or test")] = "train",
     limit: Annotated[int, typer.Option(help="turns to print")] = 8,
     shuffle: Annotated[int, typer.Option(help="size of the shuffle buffer, in samples; 0 reads in order")] = 0,

@@ -70,6 +70,8 @@ HEAVY = (
     "audioseal",
     "openai",
     "ray",
+    "s3fs",
+    "botocore",
 )
 
 

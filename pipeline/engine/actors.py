@@ -15,7 +15,7 @@ from pipeline.config import EngineConfig
 from pipeline.engine.base import Job, open_studio, open_text
 from pipeline.errors import ConfigError
 from pipeline.plan import Unit
-from pipeline.shards.store import Manifest
+from pipeline.shards.manifest import Manifest
 from pipeline.stages.studio import Progress
 from pipeline.stages.write import TextProgress
 

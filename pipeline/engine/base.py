@@ -20,7 +20,8 @@ from pipeline.errors import ConfigError
 from pipeline.licences import check_licences
 from pipeline.listening_sections import AsrConfig, RecognizerConfig
 from pipeline.plan import Unit
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.store import RunFolder
 from pipeline.stages import cast, judge, listen, pack, repair, rephrase, speak
 from pipeline.stages.cast import Casting
 from pipeline.stages.likeness import References

@@ -11,6 +11,7 @@ from pipeline.engine.estimate_work import KEPT
 from pipeline.engine.run import differences, load_frozen
 from pipeline.errors import RunFolderError
 from pipeline.plan import plan_units
+from pipeline.shards.remote import StorePath
 from pipeline.shards.stats import Stats, run_stats, stage_costs
 from pipeline.shards.store import RunFolder
 from pipeline.stages.replies import account
@@ -99,17 +100,17 @@ def _texts(folder: RunFolder, its: Config) -> Iterator[Measured]:
         for key, count in counts.items():
             yield Measured(key, count / written, f"{count} for {written} dialogues")
         yield Measured("attempts", 1.0, "its requests hold those that were asked again")
-    size = sum(path.stat().st_size for path in _files(folder.root) if path.suffix != ".tar")
+    size = sum(size for path, size in _files(folder.root) if path.suffix != ".tar")
     yield Measured("record_bytes_per_dialogue", size / written, f"{size} bytes without sound, {written} dialogues")
 
 
 def _sound(folder: RunFolder, stats: Stats, refused: int, kept: float) -> Iterator[Measured]:
     """refused: dialogues that were spoken and not accepted. kept: share of them whose clips are there."""
     sizes = {"shards": 0, "rejects": 0}
-    for path in _files(folder.root):
+    for path, size in _files(folder.root):
         place = path.relative_to(folder.root).parts[0]
         if path.suffix == ".tar" and place in sizes:
-            sizes[place] += path.stat().st_size
+            sizes[place] += size
     seconds = stats.hours * 3600
     source = f"{sizes['shards']} bytes of shards for {seconds:.0f} s"
     yield Measured("shard_bytes_per_second", sizes["shards"] / seconds, source)
@@ -118,6 +119,10 @@ def _sound(folder: RunFolder, stats: Stats, refused: int, kept: float) -> Iterat
         yield Measured("reject_clips", rejected / each, f"{rejected:.0f} bytes a reject, {each:.0f} a dialogue kept")
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """All but the views, which are counted apart."""
-    return (path for path in root.rglob("*") if path.is_file() and path.relative_to(root).parts[0] != "views")
+def _files(root: Path) -> Iterator[tuple[Path, int]]:
+    """All, with their sizes, but the views, which are counted apart."""
+    if isinstance(root, StorePath):
+        found = root.walk_files()
+    else:
+        found = ((path, path.stat().st_size) for path in root.rglob("*") if path.is_file())
+    return ((path, size) for path, size in found if path.relative_to(root).parts[0] != "views")

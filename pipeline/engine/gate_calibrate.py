@@ -23,7 +23,8 @@ from pipeline.engine.gate_store import HEARD, Tell, hear, latest, recall
 from pipeline.engine.run import load_frozen
 from pipeline.errors import ConfigError, ModelError, UsageError
 from pipeline.plan import plan_units
-from pipeline.shards.store import RunFolder, publish, storage_errors
+from pipeline.shards.disk import storage_errors
+from pipeline.shards.store import RunFolder, publish
 from pipeline.stages.write import read_text
 from speakers import load_library
 

@@ -22,7 +22,8 @@ from pipeline.engine.gate_measure import Bench, Case, Keys, Made, measure
 from pipeline.engine.gate_plan import Item, Probe
 from pipeline.engine.pool import each, finished, one_thread_each
 from pipeline.errors import DataError
-from pipeline.shards.store import publish, storage_errors
+from pipeline.shards.disk import storage_errors
+from pipeline.shards.store import publish
 
 HEARD = "heard.jsonl"
 

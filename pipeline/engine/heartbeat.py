@@ -22,7 +22,12 @@ from pydantic import Field, ValidationError
 from pipeline.config import Config
 from pipeline.dialogue import Record
 from pipeline.engine.base import Done, Job, Observer, Pool, units_at_once
-from pipeline.shards.store import TEMPORARY, Manifest, RunFolder
+from pipeline.errors import StorageError
+from pipeline.shards.disk import TEMPORARY
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.parts import PartLog
+from pipeline.shards.remote import is_remote
+from pipeline.shards.store import RunFolder
 from pipeline.stages.studio import Progress
 from pipeline.stages.write import TextProgress
 
@@ -123,6 +128,8 @@ class Recorder:
             started=now, time=now, host=socket.gethostname(), pid=os.getpid(), namespace=process_namespace()
         )
         self._gpus = job.config.engine.studio_gpus
+        self._parts = PartLog(self._folder.timings) if is_remote(self._folder.root) else None
+        self._lines: list[str] = []
         self._cpu = time.process_time()
         self._heard = time.monotonic()
         self._text = TextProgress()
@@ -240,14 +247,33 @@ class Recorder:
             self._beat = self._beat.model_copy(update=update)
             text = self._beat.model_dump_json()
         path = self._folder.heartbeat
+        if self._parts is not None:
+            with contextlib.suppress(StorageError):
+                path.write_text(text + "\n", "utf-8")
+                self._flush(self._parts)
+            return
         temporary: Path = path.with_name(path.name + TEMPORARY)
         with contextlib.suppress(OSError):  # a full disk ends the run where something is published, not here
             temporary.write_text(text + "\n", "utf-8")
             temporary.replace(path)
 
     def _append(self, line: dict[str, object]) -> None:
+        text = "\n" + json.dumps(line)  # a torn line ends here
+        if self._parts is not None:
+            with self._lock:
+                self._lines.append(text)
+            return
         with self._folder.timings.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps(line))  # a torn line ends here
+            file.write(text)
+
+    def _flush(self, parts: PartLog) -> None:
+        """On a store a part a beat: one a unit would be too many to read."""
+        with self._lock:
+            lines = list(self._lines)
+        if lines:
+            parts.append("".join(lines).encode())
+            with self._lock:
+                del self._lines[: len(lines)]
 
 
 def _add_walls(stages: dict[str, float], progress: Progress) -> None:

@@ -19,7 +19,9 @@ from pipeline.config import Config
 from pipeline.engine.verifying import verify_run
 from pipeline.errors import DataError, StorageError
 from pipeline.plan import Unit, plan_units
-from pipeline.shards.store import RunFolder, storage_errors, sync_folder
+from pipeline.shards.disk import storage_errors, sync_folder
+from pipeline.shards.remote import place
+from pipeline.shards.store import RunFolder
 from pipeline.shards.verify import Verification
 
 
@@ -63,14 +65,14 @@ def repair(
             progress(state)
         _doubt(folder, state)
         done = Repair(state, units=list(state.damaged), strangers=[] if foreign else state.strangers)
-        texts = [path for path in state.inputs if Path(path).is_relative_to(folder.root / "dialogues")]
-        done.moved = [path for path in texts if _put_away(folder, Path(path), dry_run)]
+        texts = [path for path in state.inputs if place(path).is_relative_to(folder.root / "dialogues")]
+        done.moved = [path for path in texts if _put_away(folder, place(path), dry_run)]
         loose = [path for path in state.inputs if path not in texts] + state.totals + state.leftovers
         wanted = set(state.damaged)
         for unit in (unit for unit in plan_units(config) if wanted and unit.number in wanted):
             done.removed += _remove_unit(folder, unit, dry_run)
         for path in (*loose, *(state.strangers if foreign else ())):
-            if _remove(Path(path), dry_run):
+            if _remove(place(path), dry_run):
                 done.removed.append(path)
         if done.units or texts or loose or state.missing:
             done.again = _command(folder, config)
@@ -113,17 +115,17 @@ def _put_away(folder: RunFolder, path: Path, dry_run: bool) -> bool:
     """Whether there is, or was, such a file."""
     there = path.is_file()
     if there and not dry_run:
-        place = folder.logs / "damaged"
-        place.mkdir(parents=True, exist_ok=True)
-        path.replace(place / path.name)
+        damaged = folder.logs / "damaged"
+        damaged.mkdir(parents=True, exist_ok=True)
+        path.replace(damaged / path.name)
         sync_folder(path.parent)
     return there
 
 
 def _command(folder: RunFolder, config: Config) -> str:
-    place = folder.root.resolve()
-    if place.parent.name == "views":
-        return f"speechchat views {place.parent.parent} {place.name}"
+    root = folder.root.resolve()
+    if root.parent.name == "views":
+        return f"speechchat views {root.parent.parent} {root.name}"
     if config.regated_from:
         return f"speechchat regate SOURCE --out {folder.root} (with the run and the settings that it came from)"
     return f"speechchat run CONFIG --out {folder.root} (with the configuration that it was made with)"

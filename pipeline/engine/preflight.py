@@ -18,8 +18,10 @@ from pipeline import __version__
 from pipeline.config import EngineConfig
 from pipeline.engine import actors
 from pipeline.engine.placement import SHARE, Claim, fits, studio_claim, studios, writer_claim
-from pipeline.errors import ConfigError, EndpointError, RunFolderError
-from pipeline.shards.store import RunFolder, storage_errors
+from pipeline.errors import ConfigError, EndpointError, RunFolderError, StorageError
+from pipeline.shards.disk import storage_errors
+from pipeline.shards.remote import place
+from pipeline.shards.store import RunFolder
 
 ANSWER = 120.0
 """Seconds that the nodes have for an answer: the first worker of a node takes some to start."""
@@ -160,20 +162,23 @@ def _named(node: dict[str, Any]) -> str:
 
 @ray.remote
 def _look(mark: str) -> Node:
-    return look(Path(mark))
+    return look(place(mark))
 
 
 def look(mark: Path, patience: float = VISIBLE) -> Node:
     """What the node where this runs says. mark: the driver's file in the folder of logs."""
     deadline = time.monotonic() + patience
-    while not (seen := mark.exists()) and time.monotonic() < deadline:
-        time.sleep(0.2)
     error = ""
+    try:
+        while not (seen := mark.exists()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    except StorageError as problem:  # of a store: this node has other credentials, or none
+        return Node(__version__, platform.python_version(), True, str(problem))
     if seen:
         own = mark.with_name(f"{mark.name}-{platform.node()}-{uuid.uuid4().hex[:8]}")
         try:
             own.write_text("")
             own.unlink()
-        except OSError as problem:
-            error = problem.strerror or str(problem)
+        except (OSError, StorageError) as problem:
+            error = getattr(problem, "strerror", "") or str(problem)
     return Node(__version__, platform.python_version(), seen, error)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline import audio, backends
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.shards.store import storage_errors
+from pipeline.shards.disk import storage_errors
 from pipeline.stages.speak import Speaking
 from pipeline.text.checks import unspeakable
 from pipeline.text.verbalize import verbalize

@@ -7,7 +7,7 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 from pipeline.engine.base import Observer, Pool
-from pipeline.shards.store import Manifest
+from pipeline.shards.manifest import Manifest
 from pipeline.stages.studio import Progress
 from pipeline.stages.write import TextProgress
 

@@ -16,10 +16,12 @@ from pipeline.engine.base import Done, Job, Observer
 from pipeline.engine.run import Frozen, freeze, load_frozen, require_place, write_totals
 from pipeline.errors import ConfigError, DataError, RunFolderError
 from pipeline.plan import Unit, plan_units
+from pipeline.shards.disk import storage_errors
 from pipeline.shards.format import Encoded
+from pipeline.shards.manifest import Manifest
 from pipeline.shards.reader import read_rejects, read_takes, read_unit
 from pipeline.shards.stats import Stats
-from pipeline.shards.store import Manifest, RunFolder, publish, storage_errors
+from pipeline.shards.store import RunFolder, publish
 from pipeline.shards.unit_check import check_file
 from pipeline.shards.writer import UnitWriter
 from pipeline.stages import judge
@@ -46,7 +48,7 @@ def regate(source: Path, out: Path, settings: Iterable[str], observer: Observer)
         folder.sweep()
         freeze(job)
         done = Done()
-        for manifest in folder.manifests():
+        for manifest in folder.manifests(new_config):
             done.add(manifest)
         observer.planned(new_config, done)
         for unit in plan_units(new_config):

@@ -6,7 +6,6 @@ totals.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,8 +21,10 @@ from pipeline.engine.totals import Totals
 from pipeline.errors import ConfigError, RunFolderError, RunIncomplete, RunMismatchError
 from pipeline.plan import Unit, plan_units, unit_count
 from pipeline.shards.card import card
+from pipeline.shards.disk import TEMPORARY, storage_errors
+from pipeline.shards.remote import is_remote, remove_tree, require_store
 from pipeline.shards.stats import Stats
-from pipeline.shards.store import TEMPORARY, RunFolder, publish, storage_errors
+from pipeline.shards.store import RunFolder, publish
 from pipeline.stages.dedup import apply_barrier, check_barrier
 from pipeline.stages.draw import Draw
 from pipeline.stages.replies import rebuild_ledger
@@ -48,6 +49,11 @@ def run(config: Config, out: Path, observer: Observer, until: Literal["write"] |
     done).
     """
     require_place(out)
+    if is_remote(out) and config.writer.budget:
+        raise ConfigError(
+            f"writer.budget: {out} is on a store, where workers cannot share a purse; limit the key at the endpoint, "
+            "or write to a folder"
+        )
     job = make_job(config, out.resolve())
     with storage_errors(out), job.folder.driver_lock():
         job.folder.sweep()
@@ -115,6 +121,8 @@ def _mend(job: Job, observer: Observer) -> None:
 def require_place(out: Path) -> None:
     """Raises RunFolderError unless `out` is a run, empty, or not there yet: what else lies there is not ours."""
     folder = RunFolder(out)
+    if is_remote(out):
+        require_store(out)
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"{out} is a file; --out must name a folder")
     # What a driver leaves that was killed before it had frozen its configuration.
@@ -144,7 +152,7 @@ def freeze(job: Job) -> None:
             return
     else:
         # Rows that were drawn for another configuration, of which nothing came.
-        shutil.rmtree(folder.root / "sources", ignore_errors=True)
+        remove_tree(folder.root / "sources")
     text = "# Frozen: what the shards in this folder were made with. `dialogues` may grow.\n" + yaml.safe_dump(
         {**config.content(), "provenance": frozen.model_dump(mode="json")}, sort_keys=False, allow_unicode=True
     )
@@ -154,8 +162,9 @@ def freeze(job: Job) -> None:
 def _begun(folder: RunFolder) -> bool:
     """Whether anything was made in the run yet; until then its configuration may still be changed."""
     made = any(path.is_file() for name in ("dialogues", "shards") for path in (folder.root / name).rglob("*"))
+    made = made or folder.text(0).exists()  # whatever a listing of a store says
     # A journal may hold nothing but requests that nobody answered.
-    replies = (folder.logs / "replies").rglob("*.jsonl")
+    replies = (folder.logs / "replies").rglob("0*" if is_remote(folder.root) else "*.jsonl")
     return made or any(b'"text"' in path.read_bytes() for path in replies)
 
 
@@ -248,7 +257,7 @@ def settle_quarantine(folder: RunFolder) -> list[int]:
     """Units still lost; a unit that was made after all leaves the quarantine."""
     lost = []
     for unit in quarantined(folder):
-        if any(folder.manifest(unit, split).exists() for split in get_args(Split)):
+        if any(folder.has(unit, split) for split in get_args(Split)):
             folder.quarantine(unit).unlink()
         else:
             lost.append(unit)

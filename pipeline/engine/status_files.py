@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from pipeline.engine.heartbeat import Session
+from pipeline.shards.lease import is_claim
+from pipeline.shards.parts import PartLog
+from pipeline.shards.remote import StorePath, is_remote
 
 _SETTLED = 2 * 10**9
 """Nanoseconds after which a folder's time of change tells of every change: some disks count in seconds."""
@@ -40,6 +43,12 @@ class Log:
     _rest: bytes = b""
 
     def read(self) -> None:
+        if is_remote(self.path):
+            for part in PartLog(self.path).read(self._offset):
+                self._offset += 1
+                for line in part.split(b"\n"):
+                    self._take(line)
+            return
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
@@ -85,9 +94,18 @@ class Names:
     def look(self) -> dict[int, Path]:
         """Path by unit."""
         found: dict[int, Path] = {}
+        if isinstance(self._root, StorePath):
+            sized = self._root.walk_files()
+            return dict(self._numbered((path.name, path) for path, size in sized if not is_claim(size)))
         for folder in sorted(self._folders(str(self._root), self._depth)):
             found |= self._list(folder)
         return found
+
+    def _numbered(self, files: Iterable[tuple[str, Path]]) -> Iterator[tuple[int, Path]]:
+        for name, path in files:
+            stem = name.removeprefix("unit-").removesuffix(self._suffix)
+            if name.endswith(self._suffix) and stem.isdecimal():
+                yield int(stem), path
 
     def _folders(self, folder: str, depth: int) -> Iterator[str]:
         if depth == 0:
@@ -108,9 +126,7 @@ class Names:
         if known is not None and known[0] == changed:
             return known[1]
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(self._suffix)]
-        stems = ((name, name.removeprefix("unit-").removesuffix(self._suffix)) for name in names)
-        found = {int(stem): Path(folder, name) for name, stem in stems if stem.isdecimal()}
+            found = dict(self._numbered((entry.name, Path(entry.path)) for entry in entries))
         if looked - changed > _SETTLED:
             self._seen[folder] = changed, found
         return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.engine.text_report import LanguageYield, TextReport
 from pipeline.errors import UsageError
-from pipeline.shards.store import storage_errors
+from pipeline.shards.disk import storage_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,9 @@ def draw(report: TextReport, path: Path) -> None:
             _draw_lengths(figure.add_subplot(grid[row, 1]), item, language)
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
+            picture = io.BytesIO()
+            figure.savefig(picture, format="png")
+            path.write_bytes(picture.getvalue())
 
 
 def _draw_yield(axes: Axes, report: TextReport) -> None:

@@ -11,7 +11,8 @@ from pipeline.config import Config
 from pipeline.dialogue import Author, Dialogue, Language, Record, Reject, Role, Stage, TextLine, derive_seed
 from pipeline.engine.failures import quarantined
 from pipeline.plan import plan_units, unit_count
-from pipeline.shards.store import RunFolder, sha256_file
+from pipeline.shards.disk import sha256_file
+from pipeline.shards.store import RunFolder
 from pipeline.sources import SourceCounts
 from pipeline.stages.draw import draw_counts
 from pipeline.stages.replies import Account, Bill, account, dialogue_costs

@@ -15,8 +15,9 @@ import xxhash
 from pipeline.config import Config
 from pipeline.dialogue import Record
 from pipeline.engine.base import Done
+from pipeline.errors import StorageError
 from pipeline.plan import unit_count, unit_splits
-from pipeline.shards.manifest import MANIFEST_VERSION, parse_manifest
+from pipeline.shards.manifest import MANIFEST_VERSION, Manifest, manifest_bytes, parse_manifest
 from pipeline.shards.stats import Stats, stats_of
 from pipeline.shards.store import RunFolder, publish
 from pipeline.shards.sums import SECOND, VERSION, Sums
@@ -56,9 +57,8 @@ class Totals:
             if number not in self._counted:
                 done.add(parse_manifest(path, data))
         if not self._same():
-            for number, split in unit_splits(self._config):
-                if number in self._counted and (manifest := self._folder.load_manifest(number, split)):
-                    done.add(manifest)
+            for manifest in self._load(self._counted):
+                done.add(manifest)
             return done
         units, planned, accepted, *_ = self._sums.numbers("units", 6)
         seconds, *_ = self._sums.numbers("seconds", 3)
@@ -72,9 +72,7 @@ class Totals:
             pass
         same = self._same()
         sums, new = (self._sums, self.finished - self._counted) if same else (Sums(), self.finished)
-        for number, split in unit_splits(self._config) if new else ():
-            if number in new and (manifest := self._folder.load_manifest(number, split)):
-                sums.add(self._folder, manifest)
+        sums.add(self._folder, self._load(new))
         if new or not same:
             self._remember(sums)
         return stats_of(sums, self._config)
@@ -83,17 +81,20 @@ class Totals:
         """Units that were not seen to be finished, with their manifest."""
         if len(self.finished) == unit_count(self._config):
             return
-        for number, split in unit_splits(self._config):
-            if number in self.finished:
-                continue
-            path = self._folder.manifest(number, split)
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
+        unseen = ((number, split) for number, split in unit_splits(self._config) if number not in self.finished)
+        paths = ((number, self._folder.manifest(number, split)) for number, split in unseen)
+        for (number, path), data in self._folder.each(lambda item: manifest_bytes(item[1]), paths):
+            if data is None:
                 continue
             self._marks[number in self._counted] += xxhash.xxh3_128_intdigest(data)
             self.finished.add(number)
             yield number, path, data
+
+    def _load(self, wanted: set[int]) -> Iterator[Manifest]:
+        units = (unit for unit in unit_splits(self._config) if unit[0] in wanted) if wanted else ()
+        for _, manifest in self._folder.each(lambda unit: self._folder.load_manifest(*unit), units):
+            if manifest is not None:
+                yield manifest
 
     def _same(self) -> bool:
         """Whether what is remembered is of the manifests that are there."""
@@ -119,7 +120,7 @@ def _load(path: Path) -> _Remembered:
             found = _Remembered.model_validate_json(body)
             if found.versions == _VERSIONS:
                 return found
-    except (OSError, ValueError):
+    except (OSError, ValueError, StorageError):
         pass
     return _Remembered()
 

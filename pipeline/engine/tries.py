@@ -16,7 +16,9 @@ from pydantic import TypeAdapter
 from pipeline.config import Config
 from pipeline.dialogue import Record
 from pipeline.plan import Unit
-from pipeline.shards.store import RunFolder, publish, storage_errors
+from pipeline.shards.disk import storage_errors
+from pipeline.shards.parts import scratch_file
+from pipeline.shards.store import RunFolder, publish
 
 
 class Deaths(Record):
@@ -75,7 +77,7 @@ class DeathNote:
     """
 
     def __init__(self, folder: RunFolder):
-        self._path = folder.logs / "fatal.log"
+        self._path = scratch_file(folder.logs / "fatal.log")
         self._folder = folder
         self._file: TextIO | None = None
 

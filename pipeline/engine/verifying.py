@@ -12,7 +12,8 @@ from pipeline.config import Config, EngineConfig
 from pipeline.engine.pool import each_together, one_thread_each
 from pipeline.errors import DataError, RunIncomplete
 from pipeline.plan import Unit
-from pipeline.shards.store import RunFolder, sha256_file
+from pipeline.shards.disk import sha256_file
+from pipeline.shards.store import RunFolder
 from pipeline.shards.unit_check import UnitReport, check_unit
 from pipeline.shards.verify import Checker, Verification, verify
 from pipeline.stages.draw import read_rows

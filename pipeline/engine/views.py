@@ -25,8 +25,10 @@ from pipeline.engine.run import Frozen, differences, load_frozen, settle_quarant
 from pipeline.errors import ConfigError, DataError, RunIncomplete, RunMismatchError, SpeechchatError
 from pipeline.licences import check_licences
 from pipeline.plan import Unit, plan_units, unit_count
+from pipeline.shards.disk import storage_errors
+from pipeline.shards.manifest import Manifest
 from pipeline.shards.stats import Stats
-from pipeline.shards.store import Manifest, RunFolder, publish, storage_errors
+from pipeline.shards.store import RunFolder, publish
 from pipeline.stages.view import VERSION, ViewJob, make_unit
 from pipeline.view_sections import SHIPPED, ViewConfig
 
@@ -101,7 +103,7 @@ def make_views(run: Path, views: Mapping[str, ViewConfig], engine: EngineConfig,
         with storage_errors(job.root), folder.driver_lock():
             folder.sweep()
             _freeze(job, frozen)
-            observer.began(job.name, unit_count(config), sum(1 for _ in folder.manifests()))
+            observer.began(job.name, unit_count(config), sum(1 for _ in folder.manifests(config)))
             _make(job, _todo(source, folder, config, unfinished), engine, observer)
             folder.sweep()
             lost += [f"{job.name} {number}" for number in settle_quarantine(folder)]
@@ -137,9 +139,9 @@ def _make(job: ViewJob, todo: Iterator[Unit], engine: EngineConfig, observer: Vi
 def _todo(source: RunFolder, folder: RunFolder, config: Config, unfinished: dict[int, None]) -> Iterator[Unit]:
     """Units that the run has and the view has not; those that the run has not are put into `unfinished`."""
     for unit in plan_units(config):
-        if not source.manifest(unit.number, unit.split).exists():
+        if not source.has(unit.number, unit.split):
             unfinished[unit.number] = None
-        elif not folder.manifest(unit.number, unit.split).exists():
+        elif not folder.has(unit.number, unit.split):
             yield unit
 
 

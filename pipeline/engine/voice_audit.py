@@ -27,7 +27,8 @@ from pipeline.engine.voice_measure import Bench, Item, Keys, Measured, kin, meas
 from pipeline.engine.voice_page import write_page
 from pipeline.engine.voice_plan import Limits, Plan
 from pipeline.errors import ConfigError, DataError
-from pipeline.shards.store import publish, storage_errors
+from pipeline.shards.disk import storage_errors
+from pipeline.shards.store import publish
 from pipeline.voice import Voice
 from speakers.library import VoiceLibrary
 from speakers.recipes import describe

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pipeline.dialogue import Language, Record, fluent
+from pipeline.shards.manifest import Manifest
 from pipeline.shards.reader import read_reject_list, read_samples
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.store import RunFolder
 from pipeline.text import pinyin, tokens
 from pipeline.text.rates import alignment
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.dialogue import Role, Sample
-from pipeline.shards.store import PendingFile
+from pipeline.shards.disk import PendingFile
+from pipeline.shards.objects import PendingObject
 
 MEMBERS = ("json", "user.flac", "assistant.flac")
 MODE = 0o644
@@ -93,7 +94,7 @@ class Member:
 class TarWriter:
     """Samples, or clips of takes, into a pending tar, telling where each member came to lie."""
 
-    def __init__(self, file: PendingFile):
+    def __init__(self, file: PendingFile | PendingObject):
         self._file = file
 
     def add(self, encoded: Encoded) -> tuple[Member, ...]:

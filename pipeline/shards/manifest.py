@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.dialogue import Language, Record, Split
 from pipeline.errors import DataError
+from pipeline.shards.lease import CLAIM
 from pipeline.shards.tally import LengthSum, RefusalSum, RepairSum
 
 MANIFEST_VERSION = 2
@@ -65,6 +66,22 @@ class Manifest(Record):
     def file(self, suffix: str) -> FileFact | None:
         """The file whose path starts or ends so."""
         return next((item for item in self.files if item.path.endswith(suffix)), None)
+
+
+def manifest_bytes(path: Path) -> bytes | None:
+    """None where there is none, or a claim (lease.py)."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return None if data.startswith(CLAIM) else data
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """None as `manifest_bytes`. Raises DataError naming a file that is damaged, or that another version of the program
+    wrote."""
+    data = manifest_bytes(path)
+    return None if data is None else parse_manifest(path, data)
 
 
 def parse_manifest(path: Path, data: bytes) -> Manifest:

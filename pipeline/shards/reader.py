@@ -10,7 +10,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +22,9 @@ from pipeline import audio
 from pipeline.dialogue import Language, Reject, Role, Sample
 from pipeline.errors import DataError, UsageError
 from pipeline.shards.format import MEMBERS, Encoded, Member, TakeClip
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.remote import listed_sizes, place, read_ranges, whole
+from pipeline.shards.store import RunFolder
 from pipeline.shards.tars import walk_tar
 
 _TAKE = re.compile(r"([^.]+)\.(\d{2,})-(\d{2,})\.flac")
@@ -50,7 +52,7 @@ class TurnExample:
 def read_tar(path: Path) -> Iterator[Encoded]:
     """The samples of a shard in order. Raises DataError naming the shard and what is wrong with it."""
     try:
-        with tarfile.open(path, mode="r:") as tar:
+        with path.open("rb") as source, tarfile.open(fileobj=source, mode="r:") as tar:
             group: list[bytes] = []
             for number, info in enumerate(tar):
                 key, _, suffix = info.name.partition(".")
@@ -156,11 +158,9 @@ def read_samples(folder: RunFolder, manifest: Manifest) -> Iterator[Sample]:
         return
     path, index = (place(manifest.unit, manifest.split) for place in (folder.shard, folder.index))
     try:
-        rows = pq.ParquetFile(index).read(columns=["json_offset", "json_size"]).to_pylist()
-        with path.open("rb") as file:
-            for row in rows:
-                file.seek(row["json_offset"])
-                yield Sample.model_validate_json(file.read(row["json_size"]))
+        rows = pq.ParquetFile(whole(index)).read(columns=["json_offset", "json_size"]).to_pylist()
+        for data in read_ranges(path, [(row["json_offset"], row["json_size"]) for row in rows]):
+            yield Sample.model_validate_json(data)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(
             f"{path}: not readable with its index: {one_line(error)}; `speechchat verify {folder.root}` says more"
@@ -173,8 +173,9 @@ def shard_paths(run: Path | str, split: str = "train") -> list[Path]:
     Tar readers end in silence where a tar was cut at a member's end, so sizes are compared with the manifests here.
     Raises RunFolderError, UsageError, and DataError for a shard that is missing or cut.
     """
-    folder = RunFolder(Path(run)).require()
+    folder = RunFolder(place(run)).require()
     splits: set[str] = set()
+    listed = listed_sizes(folder.root / "shards" / split)
     paths = []
     for manifest in folder.manifests():
         if not manifest.accepted:
@@ -183,7 +184,7 @@ def shard_paths(run: Path | str, split: str = "train") -> list[Path]:
         path = folder.shard(manifest.unit, manifest.split)
         if manifest.split != split:
             continue
-        size = path.stat().st_size if path.is_file() else 0
+        size = listed.get(path) or (path.stat().st_size if path.is_file() else 0)
         fact = manifest.file(folder.relative(path))
         if fact is None or size != fact.bytes:
             expected = fact.bytes if fact else 0
@@ -218,14 +219,14 @@ def stream_samples(
     """
     import webdataset as wds
 
-    urls = [str(item) for item in (shard_paths(run, split) if isinstance(run, (str, Path)) else run)]
+    urls = [str(item) for item in (shard_paths(run, split) if isinstance(run, (str, PurePath)) else run)]
     handler = wds.reraise_exception if on_damage == "raise" else wds.warn_and_continue
     pipeline = wds.WebDataset(
         urls,
         shardshuffle=len(urls) if shuffle else False,
         seed=seed,
         handler=handler,
-        nodesplitter=wds.split_by_node,
+        nodesplitter=_split_by_node,
         workersplitter=wds.split_by_worker,
         empty_check=False,
     )
@@ -233,6 +234,15 @@ def stream_samples(
         pipeline = pipeline.shuffle(shuffle, seed=seed)
     pipeline = pipeline.map(decode_sample, handler=handler)
     return pipeline.repeat() if epochs is None else pipeline.repeat(epochs)
+
+
+def _split_by_node(urls: Iterable[Any]) -> Iterator[Any]:
+    """As webdataset's; runs in the process that opens the shards, which learns here to open those of a store."""
+    import webdataset as wds
+    from webdataset.gopen import gopen_schemes
+
+    gopen_schemes.setdefault("s3", lambda url, *_, **__: place(url).open("rb"))
+    yield from wds.split_by_node(urls)
 
 
 def stream_turns(run: Path | str | Sequence[Path | str], split: str = "train", **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import get_args
 from pipeline.config import Config
 from pipeline.dialogue import Record, Repair
 from pipeline.plan import unit_count
+from pipeline.shards.parts import open_log
 from pipeline.shards.store import RunFolder
 from pipeline.shards.sums import RATE, SECOND, Sums
 from pipeline.shards.tally import LengthSum, RefusalSum, RepairSum, bucket_order
@@ -76,8 +78,7 @@ class Stats(Record):
 def run_stats(folder: RunFolder, config: Config) -> Stats:
     """All read anew; memory grows with the number of voices and sources, not of units. Raises DataError."""
     sums = Sums()
-    for manifest in folder.manifests():
-        sums.add(folder, manifest)
+    sums.add(folder, folder.manifests(config))
     return stats_of(sums, config)
 
 
@@ -191,11 +192,10 @@ def efficiency(folder: RunFolder) -> Efficiency:
 
 def _timings(folder: RunFolder) -> Iterator[tuple[int, float, dict[str, dict[str, float]]]]:
     """Unit, GPUs of its studio, costs by stage."""
-    if folder.timings.exists():
-        with folder.timings.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                try:
-                    found = json.loads(line)
-                    yield found["unit"], float(found.get("gpus", 0)), found["stages"]
-                except (ValueError, KeyError, TypeError):
-                    continue  # torn by a kill or a full disk: a cost is no data
+    with contextlib.suppress(FileNotFoundError), open_log(folder.timings) as lines:
+        for line in lines:
+            try:
+                found = json.loads(line)
+                yield found["unit"], float(found.get("gpus", 0)), found["stages"]
+            except (ValueError, KeyError, TypeError):
+                continue  # torn by a kill or a full disk: a cost is no data

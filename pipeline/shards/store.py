@@ -1,7 +1,7 @@
 """The run folder: where everything lies, and how a file comes to exist.
 
 A file is written under a temporary name, synced, read back, and renamed without overwriting. The manifest of a unit is
-written last: what has none does not exist.
+written last: what has none does not exist. On a store (remote.py) each file is one put that overwrites nothing.
 """
 
 from __future__ import annotations
@@ -9,21 +9,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-import xxhash
-
+from pipeline.config import Config
 from pipeline.dialogue import Split
-from pipeline.errors import RunFolderError, StorageError
-from pipeline.shards.manifest import Manifest, parse_manifest
-from pipeline.shards.readback import checksum, forget
+from pipeline.errors import RunFolderError
+from pipeline.plan import plan_units
+from pipeline.shards import lease
+from pipeline.shards.disk import TEMPORARY, PendingFile, open_lock, storage_errors, take_lock, try_lock
+from pipeline.shards.manifest import Manifest, read_manifest
+from pipeline.shards.objects import PendingObject, sweep_uploads
+from pipeline.shards.remote import is_remote, require_store
 
-TEMPORARY = ".tmp"
+T = TypeVar("T")
+R = TypeVar("R")
+AT_ONCE = 32
+"""Objects of a store that are asked for side by side."""
 
 
 class RunFolder:
@@ -85,7 +93,9 @@ class RunFolder:
         return path.relative_to(self.root).as_posix()
 
     def require(self) -> RunFolder:
-        """Itself, if it holds a run. Raises RunFolderError."""
+        """Itself, if it holds a run. Raises RunFolderError, and StorageError for a store that is not there."""
+        if is_remote(self.root):
+            require_store(self.root)
         if not self.config.is_file():
             what = "is not a folder" if not self.root.is_dir() else "holds no config.yaml, so it is no run"
             raise RunFolderError(f"{self.root} {what}; `speechchat run PRESET --out {self.root}` makes one")
@@ -94,14 +104,19 @@ class RunFolder:
     def load_manifest(self, unit: int, split: Split) -> Manifest | None:
         """The manifest, or None if the unit is not there. Raises DataError naming a file that is damaged, or that
         another version of the program wrote."""
-        try:
-            return _load_manifest(self.manifest(unit, split))
-        except FileNotFoundError:
-            return None
+        return read_manifest(self.manifest(unit, split))
+
+    def has(self, unit: int, split: Split) -> bool:
+        """Whether the unit is there, be its manifest damaged."""
+        path = self.manifest(unit, split)
+        return path.exists() and not (is_remote(path) and lease.is_claim(path.stat().st_size))
 
     def missing(self, place: Callable[[int], Path], units: Iterable[int]) -> Iterator[int]:
-        """Those of `units` whose file is not there. Folders are listed, which for many units takes a tenth of the time
-        of asking for each file."""
+        """Those of `units` whose file is not there. Folders of a disk are listed, which for many units takes a tenth of
+        the time of asking for each file; on a store, whose listings may lag behind, each is asked for."""
+        if is_remote(self.root):
+            yield from (unit for unit, there in self.each(lambda unit: place(unit).exists(), units) if not there)
+            return
         suffix, folder, names = place(0).name.removeprefix(_name(0, "").rpartition("/")[2]), -1, frozenset[str]()
         for unit in units:
             if unit // 1000 != folder:
@@ -110,28 +125,48 @@ class RunFolder:
             if f"unit-{unit:06d}{suffix}" not in names:
                 yield unit
 
-    def manifests(self) -> Iterator[Manifest]:
-        """Every finished unit, in the order of units."""
+    def each(self, ask: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+        """(item, answer) in order; a store is asked for several at once, as each answer takes a while."""
+        if not is_remote(self.root):
+            yield from ((item, ask(item)) for item in items)
+            return
+        waiting = iter(items)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            while group := list(islice(waiting, 8 * AT_ONCE)):
+                yield from zip(group, pool.map(ask, group), strict=True)
+
+    def manifests(self, config: Config | None = None) -> Iterator[Manifest]:
+        """Every finished unit, in the order of units. On a store each unit of `config` is asked for, as a listing may
+        lag behind."""
+        if is_remote(self.root) and config is not None:
+            asked = self.each(lambda unit: self.load_manifest(unit.number, unit.split), plan_units(config))
+            yield from (manifest for _, manifest in asked if manifest is not None)
+            return
         paths = sorted((self.root / "shards").glob("*/*/unit-*.json"), key=lambda path: path.name)
-        for path in paths:
-            yield _load_manifest(path)
+        yield from (manifest for _, manifest in self.each(read_manifest, paths) if manifest is not None)
 
     def unit_files(self, unit: int, split: Split) -> list[Path]:
         """All that a unit of speech may have published, but its manifest."""
         rejects = [self.rejects(unit), self.reject_clips(unit), self.reject_takes(unit)]
         return [self.shard(unit, split), self.index(unit, split), *rejects]
 
-    def discard(self, unit: int, split: Split) -> None:
-        """Remove what an interrupted try of a unit left. Raises FileExistsError for a unit that has a manifest."""
+    def discard(self, unit: int, split: Split) -> str:
+        """Remove what an interrupted try of a unit left. Raises FileExistsError for a unit that has a manifest. Returns
+        what its manifest is to be published over: "" but on a store (lease.py)."""
+        if is_remote(self.root):
+            return lease.discard(self, unit, split)
         if self.manifest(unit, split).exists():
             raise FileExistsError(errno.EEXIST, "a published unit is never removed", str(self.manifest(unit, split)))
         for path in [*self.unit_files(unit, split), self.manifest(unit, split)]:
             path.with_name(path.name + TEMPORARY).unlink(missing_ok=True)
         for path in self.unit_files(unit, split):
             path.unlink(missing_ok=True)
+        return ""
 
     def sweep(self) -> None:
         """Remove every temporary file of ours. Only for the driver that holds the lock, with no worker at work."""
+        if is_remote(self.root):
+            return sweep_uploads(self.root)
         for name in ("sources", "dialogues", "dedup", "shards", "rejects", "quarantine"):
             for place, _, files in os.walk(self.root / name):
                 for found in (file for file in files if file.endswith(TEMPORARY)):
@@ -145,16 +180,20 @@ class RunFolder:
 
         A second driver is refused at once. Workers of a killed driver may live on for a moment: they hold a shared
         lock of their own, and this waits up to `patience` seconds for the last one to go, because its files are swept
-        next.
+        next. On a store, see lease.py.
         """
+        if is_remote(self.root):
+            with lease.driver_lease(self):
+                yield
+            return
         self.logs.mkdir(parents=True, exist_ok=True)
-        with _open_lock(self.logs / "driver.lock") as driver, _open_lock(self.logs / "workers.lock") as workers:
-            if not _try_lock(driver, fcntl.LOCK_EX):
+        with open_lock(self.logs / "driver.lock") as driver, open_lock(self.logs / "workers.lock") as workers:
+            if not try_lock(driver, fcntl.LOCK_EX):
                 raise RunFolderError(
                     f"{self.root}: another speechchat run is writing to this folder; wait for it or stop it"
                 )
             deadline = time.monotonic() + patience
-            while not _try_lock(workers, fcntl.LOCK_EX):
+            while not try_lock(workers, fcntl.LOCK_EX):
                 if time.monotonic() > deadline:
                     raise RunFolderError(
                         f"{self.root}: workers of an earlier run are still writing here; stop them first"
@@ -165,39 +204,27 @@ class RunFolder:
 
     def worker_lock(self) -> BinaryIO:
         """Held by a worker for as long as it may write to the run; closes with the process, however it ends."""
+        if is_remote(self.root):
+            return BytesIO()  # no lock: what a late worker does there, does no harm (lease.py)
         self.logs.mkdir(parents=True, exist_ok=True)
-        lock = _open_lock(self.logs / "workers.lock")
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        lock = open_lock(self.logs / "workers.lock")
+        take_lock(lock, fcntl.LOCK_SH)
         return lock
 
     def unit_lock(self, unit: int) -> BinaryIO | None:
         """The right to make a unit, until it is closed; None while another worker has it: one that was taken for dead,
         because nobody could reach it, may still be at work on what was handed to the next."""
+        if is_remote(self.root):
+            return BytesIO()  # its claim does that (lease.py)
         path = self.crash_journal(unit)
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _open_lock(path)
+            lock = open_lock(path)
         with contextlib.suppress(FileNotFoundError):  # who has made the unit removes it
-            if _try_lock(lock, fcntl.LOCK_EX) and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            if try_lock(lock, fcntl.LOCK_EX) and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 return lock
         lock.close()
         return None
-
-
-def _load_manifest(path: Path) -> Manifest:
-    return parse_manifest(path, path.read_bytes())
-
-
-def _open_lock(path: Path) -> BinaryIO:
-    return path.open("ab", buffering=0)
-
-
-def _try_lock(file: BinaryIO, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _names(folder: Path) -> frozenset[str]:
@@ -213,133 +240,20 @@ def _name(unit: int, suffix: str) -> str:
     return f"{unit // 1000:03d}/unit-{unit:06d}{suffix}"
 
 
-class PendingFile:
-    """A file on its way: written under a temporary name, hashed as it goes, published by `commit`."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.bytes = 0
-        self._sha = hashlib.sha256()
-        self._check = xxhash.xxh3_64()
-        self._temporary = path.with_name(path.name + TEMPORARY)
-        with storage_errors(path):
-            make_folder(path.parent)
-            self._file = self._temporary.open("wb")
-
-    def write(self, data: bytes) -> int:
-        try:
-            self._file.write(data)
-        except OSError:
-            with storage_errors(self.path):
-                raise
-        self._sha.update(data)
-        self._check.update(data)
-        self.bytes += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self.bytes
-
-    def commit(self, replace: bool = False) -> tuple[int, str]:
-        """Publish; returns (bytes, sha256). Raises StorageError if what was read back is not what was written."""
-        with storage_errors(self.path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            forget(self._file.fileno())
-            self._file.close()
-            if checksum(self._temporary) != self._check.intdigest():
-                raise StorageError(f"{self._temporary}: what the disk gives back is not what was written")
-            if replace:
-                self._temporary.replace(self.path)
-            else:
-                rename_new(self._temporary, self.path)
-            sync_folder(self.path.parent)
-        return self.bytes, self._sha.hexdigest()
-
-    def abort(self) -> None:
-        """Leave nothing. Errors of the disk are passed over: one of them is mostly what led here, and is told."""
-        with contextlib.suppress(OSError):
-            self._file.close()  # tries once more to write what the disk would not take
-        with contextlib.suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+def open_pending(path: Path, claim: str = "") -> PendingFile | PendingObject:
+    """claim: what `RunFolder.discard` said, for the manifest of the unit."""
+    return PendingObject(path, claim) if is_remote(path) else PendingFile(path)
 
 
-def publish(path: Path, data: bytes, replace: bool = False) -> tuple[int, str]:
+def publish(path: Path, data: bytes, replace: bool = False, claim: str = "") -> tuple[int, str]:
     """Make `data` the file `path`, whole or not at all; returns (bytes, sha256).
 
-    Without `replace` an existing file raises FileExistsError and stays as it is.
+    Without `replace` an existing file raises FileExistsError and stays as it is; on a store, unless it is the same.
     """
-    pending = PendingFile(path)
+    pending = open_pending(path, claim)
     try:
         pending.write(data)
         return pending.commit(replace)
     except BaseException:
         pending.abort()
         raise
-
-
-def rename_new(source: Path, target: Path) -> None:
-    """Rename that never overwrites: a hard link fails where the target exists, on local disks and on NFS.
-
-    Where the file system has no hard links, the driver's lock is what keeps two writers apart.
-    """
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
-            raise
-        if target.exists():
-            raise FileExistsError(errno.EEXIST, "exists", str(target)) from None
-        source.rename(target)
-        return
-    source.unlink()
-
-
-def make_folder(folder: Path) -> None:
-    """With its parents, each synced into its own: what is published in it survives a power cut with it."""
-    if not folder.is_dir():
-        if not folder.parent.exists():
-            make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turns what a full or read-only disk raises into one line for the user."""
-    try:
-        yield
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "no space left on the device",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EFBIG: "the file size limit is reached",
-            errno.EROFS: "the file system is read-only",
-            errno.EACCES: "permission denied",
-            errno.ENOTDIR: "a part of this path is a file",
-            errno.EISDIR: "this is a folder",
-            errno.ENAMETOOLONG: "the name is too long",
-            errno.EIO: "the device failed to read or write",
-        }
-        if error.errno not in reasons:
-            raise
-        raise StorageError(
-            f"{error.filename or path}: {reasons[error.errno]}; "
-            "nothing that was finished is lost: mend it and run the same command again"
-        ) from error

@@ -9,10 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.dialogue import Reject
 from pipeline.errors import DataError
 from pipeline.shards.format import ROLES
+from pipeline.shards.manifest import Manifest
 from pipeline.shards.reader import read_reject_list
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.remote import whole
+from pipeline.shards.store import RunFolder
 from pipeline.shards.tally import spoken_turns
 
 VERSION = 1
@@ -59,9 +62,16 @@ class Sums:
         """Of a table of one number by one name."""
         return {name: count for (name,), (count,) in self.of(what)}
 
-    def add(self, folder: RunFolder, manifest: Manifest) -> None:
-        """A unit: its manifest, index and list of rejects. Raises DataError."""
-        index, rejects = _index(folder, manifest), read_reject_list(folder, manifest)
+    def add(self, folder: RunFolder, manifests: Iterable[Manifest]) -> None:
+        """Units: of each the manifest, the index and the list of rejects. Raises DataError."""
+
+        def tables(manifest: Manifest) -> tuple[dict[str, list[Any]], list[Reject]]:
+            return _index(folder, manifest), read_reject_list(folder, manifest)
+
+        for manifest, (index, rejects) in folder.each(tables, manifests):
+            self._add_unit(manifest, index, rejects)
+
+    def _add_unit(self, manifest: Manifest, index: dict[str, list[Any]], rejects: Iterable[Reject]) -> None:
         self._add_manifest(manifest)
         for what, found in (
             ("voices", Counter(zip(index["user_voice"] + index["assistant_voice"], strict=True))),
@@ -127,7 +137,7 @@ def _index(folder: RunFolder, manifest: Manifest) -> dict[str, list[Any]]:
     if not manifest.accepted:
         return {name: [] for name in _COLUMNS}
     try:
-        return dict(pq.ParquetFile(path).read(columns=list(_COLUMNS), use_threads=False).to_pydict())
+        return dict(pq.ParquetFile(whole(path)).read(columns=list(_COLUMNS), use_threads=False).to_pydict())
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise DataError(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.shards.format import BLOCK, NAME, SIZE, Member, tar_header
+from pipeline.shards.remote import size_of
 
 _READ = 1 << 20  # bytes that are asked of the disk at once
 _KIND = slice(156, 157)  # of a header, POSIX ustar
@@ -21,9 +22,10 @@ class HashedFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self._file = path.open("rb", buffering=_READ)
+        file: Any = path.open("rb", buffering=_READ)
         self._sha = hashlib.sha256()
-        self.size = os.fstat(self._file.fileno()).st_size
+        self._file = file
+        self.size: int = size_of(path, file)
 
     def __enter__(self) -> HashedFile:
         return self

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from pipeline.dialogue import Reject, Sample, TextLine
 from pipeline.errors import DataError
 from pipeline.plan import Unit
+from pipeline.shards.disk import sha256_file
 from pipeline.shards.format import INDEX_SCHEMA, index_row
 from pipeline.shards.manifest import FileFact, Manifest
 from pipeline.shards.reader import one_line, parse_rejects, parse_take
 from pipeline.shards.sample_check import check_clip, walk_samples
-from pipeline.shards.store import RunFolder, sha256_file
+from pipeline.shards.store import RunFolder
 from pipeline.shards.tars import HashedFile, walk_members
 from pipeline.shards.writer import recorded_takes, summarize
 
@@ -68,7 +69,7 @@ def check_unit(folder: RunFolder, unit: Unit, decode: bool, digests: Mapping[str
     report = UnitReport(unit.number)
     path = folder.manifest(unit.number, unit.split)
     try:
-        report.finished = path.exists()
+        report.finished = folder.has(unit.number, unit.split)
         manifest = folder.load_manifest(unit.number, unit.split)
         if manifest is not None:
             report.files = tuple(fact.path for fact in manifest.files)

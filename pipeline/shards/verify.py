@@ -14,6 +14,7 @@ from pipeline.dialogue import Split
 from pipeline.plan import Unit, plan_units
 from pipeline.shards.card import card
 from pipeline.shards.reader import one_line
+from pipeline.shards.remote import StorePath
 from pipeline.shards.stats import Stats, run_stats
 from pipeline.shards.store import RunFolder
 from pipeline.shards.unit_check import UnitReport, check_unit
@@ -129,6 +130,17 @@ def _check_totals(folder: RunFolder, config: Config, state: Verification) -> Non
         state.problems.append(f"{path}: {why}; give the run's command again to write it anew")
 
 
+def _walk(top: Path, seen: set[Path]) -> Iterator[list[Path]]:
+    """The files below `top`, folder by folder, without what lies in those of `seen`."""
+    if isinstance(top, StorePath):
+        yield from ([path] for path, _ in top.walk_files() if seen.isdisjoint(path.parents))
+        return
+    for place, folders, files in os.walk(top):
+        root = Path(place)
+        folders[:] = sorted(name for name in folders if root / name not in seen)
+        yield sorted(root / name for name in files)
+
+
 class _Around:
     """Finds files that are nobody's. Units come by in their order and lie in folders of a thousand, so that a folder is
     looked through when its last unit has come by, and memory does not grow with the run."""
@@ -171,10 +183,8 @@ class _Around:
 
     def _look(self, top: Path) -> None:
         """Through a folder and all below it that was not looked through yet."""
-        for place, folders, files in os.walk(top):
-            root = Path(place)
-            folders[:] = sorted(name for name in folders if root / name not in self._seen)
-            for path in sorted(root / name for name in files):
+        for paths in _walk(top, self._seen):
+            for path in paths:
                 if path in self._unfinished:
                     self._state.leftovers.append(str(path))
                     self._state.problems.append(

@@ -10,9 +10,11 @@ from typing import Any
 from pipeline.dialogue import Language, Reject, Sample
 from pipeline.errors import StorageError
 from pipeline.plan import Unit
+from pipeline.shards.disk import PendingFile, sha256_file
 from pipeline.shards.format import Encoded, TakeClip, TarWriter, index_bytes, index_row
 from pipeline.shards.manifest import MANIFEST_VERSION, FileFact, Manifest, RateSum
-from pipeline.shards.store import PendingFile, RunFolder, publish, sha256_file
+from pipeline.shards.objects import PendingObject
+from pipeline.shards.store import RunFolder, open_pending, publish
 from pipeline.shards.tally import tally
 
 RATES = ("wer", "cer", "mer", "ser", "tser", "per")
@@ -25,10 +27,10 @@ class UnitWriter:
     """
 
     def __init__(self, folder: RunFolder, unit: Unit):
-        folder.discard(unit.number, unit.split)
+        self._claim = folder.discard(unit.number, unit.split)
         self._folder = folder
         self._unit = unit
-        self._tars: dict[Path, tuple[PendingFile, TarWriter]] = {}
+        self._tars: dict[Path, tuple[PendingFile | PendingObject, TarWriter]] = {}
         self._accepted: list[Sample] = []
         self._index: list[dict[str, Any]] = []
         self._rejects: list[Reject] = []
@@ -78,12 +80,13 @@ class UnitWriter:
             lines = "".join(reject.model_dump_json() + "\n" for reject in self._rejects)
             files.append(self._fact(path, publish(path, lines.encode())))
         manifest = summarize(self._unit, self._accepted, self._rejects, self._takes, digests, files)
-        publish(self._folder.manifest(number, split), (manifest.model_dump_json() + "\n").encode())
+        line = (manifest.model_dump_json() + "\n").encode()
+        publish(self._folder.manifest(number, split), line, claim=self._claim)
         return manifest
 
     def _tar(self, path: Path) -> TarWriter:
         if path not in self._tars:
-            pending = PendingFile(path)
+            pending = open_pending(path)
             self._tars[path] = (pending, TarWriter(pending))
         return self._tars[path][1]
 

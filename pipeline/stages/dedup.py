@@ -21,7 +21,9 @@ from pipeline.config import Config, digest
 from pipeline.dialogue import Reject
 from pipeline.errors import ConfigError
 from pipeline.plan import Unit
-from pipeline.shards.store import RunFolder, publish, sha256_file, storage_errors
+from pipeline.shards.disk import sha256_file, storage_errors
+from pipeline.shards.parts import scratch_file
+from pipeline.shards.store import RunFolder, publish
 from pipeline.stages.candidates import (
     CONTAMINATED,
     ID_BYTES,
@@ -57,13 +59,17 @@ def apply_barrier(
 
     Raises ConfigError (`dedup.against`, `dedup.benchmarks`), DataError for a text that is damaged, StorageError.
     """
-    judged = [_Judged(unit.number, _is_final(folder, unit)) for unit in units() if folder.text(unit.number).exists()]
+
+    def judge(unit: Unit) -> _Judged | None:
+        return _Judged(unit.number, _is_final(folder, unit)) if folder.text(unit.number).exists() else None
+
+    judged = [item for _, item in folder.each(judge, units()) if item is not None]
     if all(unit.final for unit in judged):
         return
     stamp = _stamp(config, folder)
     if _all_fit(folder, judged, stamp):
         return
-    scratch = folder.logs / "dedup"
+    scratch = scratch_file(folder.logs / "dedup")
     with storage_errors(scratch):
         shutil.rmtree(scratch, ignore_errors=True)  # left by a driver that was killed
         scratch.mkdir(parents=True)

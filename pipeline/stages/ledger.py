@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import BudgetError, DataError
-from pipeline.shards.store import storage_errors
+from pipeline.shards.disk import storage_errors
 
 _NANO = 1_000_000_000
 _POLL = 0.1  # seconds

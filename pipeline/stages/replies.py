@@ -1,8 +1,8 @@
 """Replies that are paid for once: the journal of a unit, and the account of a run.
 
 A line is appended in one call as soon as a reply is there, so a killed process loses no reply that it had; a power cut
-may, as the file is synced when the unit is done and not before. An object store cannot append: there a journal would
-have to be put anew as a whole, so the grain of what is not paid twice would be the unit.
+may, as the file is synced when the unit is done and not before. On a store, which cannot append, the lines that have
+come while the last part was put make the next part (shards/parts.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from pipeline.config import Config
 from pipeline.dialogue import Record
 from pipeline.errors import DataError
 from pipeline.plan import Unit, plan_units
-from pipeline.shards.store import RunFolder, storage_errors
+from pipeline.shards.disk import storage_errors
+from pipeline.shards.parts import PartLog, read_log
+from pipeline.shards.remote import is_remote
+from pipeline.shards.store import RunFolder
 from pipeline.stages.ledger import Ledger, Sums
 
 __all__ = [
@@ -62,6 +65,9 @@ class ReplyJournal:
         self._writer = writer
         self._ledger = ledger
         self._file: int | None = None
+        self._parts = PartLog(path) if is_remote(path) else None
+        self._waiting: list[dict[str, Any]] = []  # lines for the next part
+        self._putting = asyncio.Lock()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._known: dict[str, Reply] = {}
         for source in (reuse, path):
@@ -80,14 +86,29 @@ class ReplyJournal:
             if key not in self._known:
                 head = {"key": key, "step": prompt.step, "dialogue": prompt.dialogue}
                 [reply] = await self._writer.reply([replace(prompt, meter=_Meter(self, head, self._ledger))])
-                self.append({**head, **{name: getattr(reply, name) for name in _REPLY}})
+                await self._keep({**head, **{name: getattr(reply, name) for name in _REPLY}})
                 self._known[key] = replace(reply, known=True)
                 return reply
         return self._known[key]
 
+    async def _keep(self, line: dict[str, Any]) -> None:
+        """As `append`; others are written meanwhile, where that takes a while."""
+        if self._parts is None:
+            self.append(line)
+            return
+        self._waiting.append(line)
+        async with self._putting:
+            if any(item is line for item in self._waiting):  # else it went with another's part
+                taken = list(self._waiting)
+                await asyncio.to_thread(self._parts.append, b"".join(map(_encoded, taken)))
+                del self._waiting[: len(taken)]
+
     def append(self, line: dict[str, Any]) -> None:
         """Write a line with the time (seconds since 1970). Raises StorageError."""
-        data = json.dumps({**line, "time": round(time.time(), 3)}, ensure_ascii=False).encode() + b"\n"
+        data = _encoded(line)
+        if self._parts is not None:
+            self._parts.append(data)
+            return
         with storage_errors(self._path):
             if self._file is None:
                 self._file = _open(self._path)
@@ -114,6 +135,10 @@ class ReplyJournal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    return json.dumps({**line, "time": round(time.time(), 3)}, ensure_ascii=False).encode() + b"\n"
 
 
 class _Meter:
@@ -233,7 +258,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole lines of a journal, none if there is no such file. Raises DataError."""
     try:
         with storage_errors(path):
-            data = path.read_bytes()
+            data = read_log(path)
     except FileNotFoundError:
         return
     for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from pipeline.config import Config
 from pipeline.dialogue import Dialogue, Reject, RejectedTurn, Stage, TextLine
 from pipeline.plan import Unit
+from pipeline.shards.disk import storage_errors
 from pipeline.shards.format import Encoded, TakeClip
-from pipeline.shards.store import Manifest, RunFolder, storage_errors
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.store import RunFolder
 from pipeline.shards.writer import UnitWriter
 from pipeline.stages.cast import Casting
 from pipeline.stages.judge import judge_turns, keeps_clips

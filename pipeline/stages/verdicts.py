@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pipeline.dialogue import Record, Reject
 from pipeline.errors import DataError
-from pipeline.shards.store import RunFolder, sha256_file
+from pipeline.shards.disk import sha256_file
+from pipeline.shards.store import RunFolder
 
 
 class VerdictHead(Record):

@@ -19,8 +19,9 @@ from pipeline.dialogue import ChannelStep, Clip, ModelUse, Role, Sample, SampleT
 from pipeline.errors import DataError
 from pipeline.plan import Unit
 from pipeline.shards.format import Encoded
+from pipeline.shards.manifest import Manifest
 from pipeline.shards.reader import read_rejects, read_unit
-from pipeline.shards.store import Manifest, RunFolder, publish
+from pipeline.shards.store import RunFolder, publish
 from pipeline.shards.unit_check import check_file
 from pipeline.shards.writer import UnitWriter
 from pipeline.view_sections import ViewConfig

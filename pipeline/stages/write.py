@@ -19,7 +19,8 @@ from pipeline.config import Config
 from pipeline.dialogue import PlannedDialogue, SourceRow, TextLine
 from pipeline.errors import BackendError, ConfigError, DataError, EndpointError
 from pipeline.plan import Unit
-from pipeline.shards.store import RunFolder, publish, sha256_file
+from pipeline.shards.disk import sha256_file
+from pipeline.shards.store import RunFolder, publish
 from pipeline.sources import Sources
 from pipeline.stages import compose
 from pipeline.stages.compose import Composer, templates

@@ -56,7 +56,9 @@ from pipeline.engine.run import freeze, run
 from pipeline.engine.totals import Totals
 from pipeline.errors import SpeechchatError
 from pipeline.plan import Unit, plan_units
-from pipeline.shards.store import Manifest, RunFolder, sha256_file
+from pipeline.shards.disk import sha256_file
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.store import RunFolder
 from pipeline.stages.draw import Draw
 from pipeline.stages.progress import Progress
 from pipeline.stages.write import TextProgress

@@ -52,8 +52,9 @@ from pipeline.engine.run import freeze, write_totals
 from pipeline.engine.verifying import verify_run
 from pipeline.errors import SpeechchatError
 from pipeline.plan import plan_units
+from pipeline.shards.disk import sha256_file
 from pipeline.shards.reader import shard_paths, stream_samples, stream_turns
-from pipeline.shards.store import RunFolder, publish, sha256_file
+from pipeline.shards.store import RunFolder, publish
 from pipeline.shards.writer import UnitWriter
 from pipeline.stages.cast import Casting
 from pipeline.stages.listen import Hearing

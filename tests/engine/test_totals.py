@@ -15,9 +15,10 @@ from pipeline.config import Config
 from pipeline.engine.run import load_frozen, write_totals
 from pipeline.engine.totals import Totals
 from pipeline.errors import DataError
+from pipeline.shards.manifest import Manifest
 from pipeline.shards.reader import read_reject_list
 from pipeline.shards.stats import Stats, run_stats, stats_of
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.store import RunFolder
 from pipeline.shards.sums import Sums
 from tests.synthetic import make_run
 
@@ -179,10 +180,10 @@ def test_sums_hang_on_no_order_and_survive_the_disk(made: RunFolder, chance: ran
     chance.shuffle(shuffled)
     sums = Sums()
     for manifest in shuffled[:2]:
-        sums.add(made, manifest)
+        sums.add(made, [manifest])
     sums = Sums(sums.rows())
     for manifest in shuffled[2:]:
-        sums.add(made, manifest)
+        sums.add(made, [manifest])
     assert stats_of(sums, config) == run_stats(made, config)
 
 

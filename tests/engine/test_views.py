@@ -22,9 +22,10 @@ from pipeline.config import EngineConfig
 from pipeline.engine.run import load_frozen
 from pipeline.engine.views import choose_views, make_views
 from pipeline.errors import ConfigError, RunFolderError, RunIncomplete, RunMismatchError, SpeechchatError
+from pipeline.shards.manifest import Manifest
 from pipeline.shards.reader import read_unit, stream_turns
 from pipeline.shards.stats import Stats
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.store import RunFolder
 from pipeline.shards.verify import verify
 from pipeline.view_sections import CodecConfig, NoiseConfig, SpeedConfig, ViewConfig
 from tests.fakes import tree

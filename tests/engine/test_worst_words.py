@@ -12,9 +12,10 @@ from pipeline.dialogue import Disfluency, Language, Reject
 from pipeline.engine import worst_words
 from pipeline.engine.run import load_frozen
 from pipeline.engine.stats_tables import look, show_stats
+from pipeline.shards.manifest import Manifest
 from pipeline.shards.reader import read_reject_list
 from pipeline.shards.stats import run_stats
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.store import RunFolder
 from tests.synthetic import make_run
 
 

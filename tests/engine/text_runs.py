@@ -30,7 +30,8 @@ from pipeline.dialogue import (
 from pipeline.engine.text_report import TextReport
 from pipeline.engine.text_tables import show_text
 from pipeline.plan import Unit, plan_units
-from pipeline.shards.store import RunFolder, publish, sha256_file
+from pipeline.shards.disk import sha256_file
+from pipeline.shards.store import RunFolder, publish
 from pipeline.stages.replies import ReplyJournal
 from pipeline.stages.verdicts import VerdictHead
 

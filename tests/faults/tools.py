@@ -17,7 +17,7 @@ import psutil
 from pipeline.config import Config
 from pipeline.dialogue import derive_seed
 from pipeline.plan import plan_units
-from pipeline.shards.store import TEMPORARY
+from pipeline.shards.disk import TEMPORARY
 from tests.fakes import FakeLLM
 
 PATIENCE = 180.0  # seconds for what takes three on an idle machine

@@ -12,9 +12,10 @@ from typing import Any
 from pipeline.dialogue import Sample
 from pipeline.engine.run import load_frozen
 from pipeline.plan import plan_units
+from pipeline.shards.disk import sha256_file
 from pipeline.shards.format import Encoded, Member, index_bytes, index_row
 from pipeline.shards.reader import read_rejects
-from pipeline.shards.store import RunFolder, sha256_file
+from pipeline.shards.store import RunFolder
 from pipeline.shards.verify import Verification, verify
 from pipeline.shards.writer import summarize
 

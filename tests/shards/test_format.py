@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.shards.disk import PendingFile
 from pipeline.shards.format import MODE, Member, TarWriter, tar_header
-from pipeline.shards.store import PendingFile
 
 names = st.text(string.ascii_letters + string.digits + "-_.", min_size=1, max_size=100)
 

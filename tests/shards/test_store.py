@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DataError, RunFolderError, StorageError
 from pipeline.shards import store
-from pipeline.shards.store import PendingFile, RunFolder, publish
+from pipeline.shards.disk import PendingFile
+from pipeline.shards.store import RunFolder, publish
 
 
 def names(root: Path) -> set[str]:

@@ -15,8 +15,9 @@ from pipeline.engine.run import load_frozen
 from pipeline.errors import DataError
 from pipeline.plan import Unit, plan_units
 from pipeline.shards.format import TakeClip
+from pipeline.shards.manifest import Manifest
 from pipeline.shards.reader import read_rejects, read_takes
-from pipeline.shards.store import Manifest, RunFolder, publish
+from pipeline.shards.store import RunFolder, publish
 from pipeline.shards.writer import UnitWriter
 from tests.fakes import Silent
 from tests.shards.damage import Members, checked, members, problems, refit, tar_bytes

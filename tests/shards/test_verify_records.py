@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.dialogue import Sample
 from pipeline.shards.format import index_bytes, sample_json
-from pipeline.shards.store import Manifest, RunFolder
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.store import RunFolder
 from tests.shards.damage import Members, checked, problems, refit, reindex, repack
 
 

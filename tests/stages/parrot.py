@@ -26,7 +26,8 @@ from pipeline.dialogue import (
     derive_seed,
 )
 from pipeline.plan import plan_units
-from pipeline.shards.store import Manifest, RunFolder, publish
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.store import RunFolder, publish
 from pipeline.stages.cast import Casting
 from pipeline.stages.listen import Listener
 from pipeline.stages.pack import Origin
