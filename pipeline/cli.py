@@ -147,14 +147,16 @@ def stats(source: RunArgument, as_json: JsonOption = False) -> None:
     length and reason; what repairs saved and cost; the worst voices and words."""
     from pipeline.engine.run import load_frozen
     from pipeline.engine.stats_tables import look, show_stats
-    from pipeline.shards.stats import run_stats
+    from pipeline.shards.stats import first_takes, run_sums, stats_of
     from pipeline.shards.store import RunFolder
 
     folder = RunFolder(source).require()
     config, _ = load_frozen(folder)
-    totals, found = run_stats(folder, config), look(folder, config)
+    sums = run_sums(folder, config)
+    totals, found = stats_of(sums, config), look(folder, config)
     if as_json:
-        more = {"stage_seconds": found.costs, "efficiency": found.efficiency.model_dump()}
+        voices = [item.model_dump() for item in first_takes(sums, "voice")]
+        more = {"by_voice": voices, "stage_seconds": found.costs, "efficiency": found.efficiency.model_dump()}
         typer.echo(json.dumps({**totals.model_dump(), **more, "worst_words": found.words.model_dump()}))
     else:
         show_stats(totals, found)

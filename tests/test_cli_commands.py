@@ -30,7 +30,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stats_and_verify_speak_json(speechchat: CommandLine, run_folder: Path) -> None:
     stats = json.loads(speechchat("stats", run_folder, "--json").out)
     assert stats["planned"] == 4 == stats["accepted"] + sum(stats["rejected"].values())
-    more = {name: stats.pop(name) for name in ("stage_seconds", "efficiency", "worst_words")}
+    more = {name: stats.pop(name) for name in ("by_voice", "stage_seconds", "efficiency", "worst_words")}
+    assert sum(voice["turns"] for voice in more["by_voice"]) == sum(item["turns"] for item in stats["by_language"])
+    assert {voice["name"] for voice in more["by_voice"]} >= set(stats["voices"])
     assert stats == json.loads((run_folder / "stats.json").read_text())
     assert (more["stage_seconds"], more["efficiency"]["per_cpu_hour"], more["efficiency"]["units"]) == ({}, None, 0)
     assert more["worst_words"]["units"] == stats["units_finished"]

@@ -77,9 +77,14 @@ class Stats(Record):
 
 def run_stats(folder: RunFolder, config: Config) -> Stats:
     """All read anew; memory grows with the number of voices and sources, not of units. Raises DataError."""
+    return stats_of(run_sums(folder, config), config)
+
+
+def run_sums(folder: RunFolder, config: Config) -> Sums:
+    """What `run_stats` adds up."""
     sums = Sums()
     sums.add(folder, folder.manifests(config))
-    return stats_of(sums, config)
+    return sums
 
 
 def stats_of(sums: Sums, config: Config) -> Stats:
@@ -121,7 +126,7 @@ def stats_of(sums: Sums, config: Config) -> Stats:
         by_language=tuple(
             of_language(name, count, languages.get(name, 0), lengths) for name, count in sums.counts("planned").items()
         ),
-        by_engine=tuple(_first(sums, "engine")),
+        by_engine=tuple(first_takes(sums, "engine")),
         lengths=tuple(sorted(lengths, key=lambda item: (item.language, bucket_order(item.bucket)))),
         refusals=tuple(sorted(refusals, key=lambda item: (-item.turns, item.reason))),
         repairs=tuple(
@@ -130,12 +135,12 @@ def stats_of(sums: Sums, config: Config) -> Stats:
                 (rung, repairs[rung]) for rung in get_args(Repair) if rung in repairs
             )
         ),
-        worst_voices=tuple(worst(_first(sums, "voice"))),
+        worst_voices=tuple(worst(first_takes(sums, "voice"))),
     )
 
 
-def _first(sums: Sums, kind: str) -> Iterator[Yield]:
-    """By who spoke the first takes; those without a name spoke none."""
+def first_takes(sums: Sums, kind: str) -> Iterator[Yield]:
+    """By who spoke the first takes ("voice" or "engine"); those without a name spoke none."""
     for (what, name), numbers in sums.of("first"):
         if what == kind and name:
             yield Yield.model_validate({"name": name, **_named(YIELD, numbers)})
