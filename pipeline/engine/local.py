@@ -59,6 +59,7 @@ class _Session:
         self._pen = asyncio.Lock()
         self._hopeless = False
         self._stuck = False
+        self._ended: SpeechchatError | None = None  # what no other unit would escape
         self._room = units_at_once(job.config)
         self._sizes = Sizes(job.config, job.folder)
         self._speaking: list[Unit] = []
@@ -159,8 +160,12 @@ class _Session:
         that is down, is no reason to drop the units before it."""
         try:
             async with self._pen:  # in the order of the plan
+                if self._ended is not None:
+                    raise self._ended  # nobody asks, and pays, after an error that ends the run
                 await self._write_one(unit)
-        except SpeechchatError:
+        except SpeechchatError as error:
+            if not isinstance(error, DataError):
+                self._ended = error
             while self._due:
                 self._left.clear()
                 await self._left.wait()
