@@ -23,6 +23,8 @@ from pipeline.errors import RunIncomplete, SpeechchatError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Outcomes = Generator[tuple[Item, Result | Exception], None, None]
+ON_ITS_WAY = 0.5
+"""Seconds that what a process has handed over is given to arrive, when nothing more is waited for."""
 
 
 @contextlib.contextmanager
@@ -115,6 +117,7 @@ def _here(work: Callable[[Item], Result], groups: Iterator[Sequence[Item]], work
                 yield running[future][1], _outcome(future)
                 del running[future]
     except (KeyboardInterrupt, BrokenProcessPool) as stop:
+        wait(running, timeout=ON_ITS_WAY)
         for future, (_, item) in running.items():
             if future.done() and not isinstance(future.exception(), BrokenProcessPool):
                 yield item, _outcome(future)

@@ -43,7 +43,11 @@ def test_what_ray_takes_passes() -> None:
 def test_without_ray_it_is_refused(tmp_path: Path, llm: FakeLLM, corpus: Path) -> None:
     path = config_file(tmp_path / "run.yaml", llm.base_url, corpus)
     with pytest.raises(ConfigError, match=r"engine.writer_runtime_env needs Ray"):
-        run(load_config(str(path), ["engine.kind=local", "engine.writer_runtime_env={uv: [six]}"]), tmp_path, Silent())
+        run(
+            load_config(str(path), ["engine.kind=local", "engine.writer_runtime_env={uv: [six]}"]),
+            tmp_path / "run",
+            Silent(),
+        )
 
 
 def test_each_stage_sees_its_own_and_no_file_has_it(tmp_path: Path, corpus: Path, ray_here: None) -> None:
