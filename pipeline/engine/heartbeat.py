@@ -249,8 +249,8 @@ class Recorder:
         path = self._folder.heartbeat
         if self._parts is not None:
             with contextlib.suppress(StorageError):
+                self._flush(self._parts)  # first the line, here too
                 path.write_text(text + "\n", "utf-8")
-                self._flush(self._parts)
             return
         temporary: Path = path.with_name(path.name + TEMPORARY)
         with contextlib.suppress(OSError):  # a full disk ends the run where something is published, not here

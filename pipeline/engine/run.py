@@ -6,7 +6,8 @@ totals.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -66,7 +67,7 @@ def run(config: Config, out: Path, observer: Observer, until: Literal["write"] |
                 job.folder.sweep()
             else:
                 _mend(job, recorder)
-            lost = settle_quarantine(job.folder)
+            lost = settle_quarantine(job.folder, (n for n in range(unit_count(config)) if n not in totals.finished))
             stats = write_totals(job.folder, config, totals)
     if lost:
         raise RunIncomplete(
@@ -79,7 +80,7 @@ def run(config: Config, out: Path, observer: Observer, until: Literal["write"] |
 def _make(job: Job, finished: set[int], observer: Observer, until: Literal["write"] | None) -> None:
     """The campaigns: text and speech unit by unit, or all the text first where something needs it."""
     config, folder = job.config, job.folder
-    if config.writer.budget or folder.ledger.exists():
+    if config.writer.budget or (folder.ledger.exists() and not is_remote(folder.root)):  # one may be copied to a store
         rebuild_ledger(folder, config)
     if config.writer.reuse and not RunFolder(config.writer.reuse).config.is_file():
         raise ConfigError(f"writer.reuse: {config.writer.reuse} is no run (it holds no config.yaml); mend the path")
@@ -151,8 +152,10 @@ def freeze(job: Job) -> None:
         if old_config.dialogues == config.dialogues:
             return
     else:
-        # Rows that were drawn for another configuration, of which nothing came.
+        # Rows that were drawn for another configuration, of which nothing came; also those that no listing knows.
         remove_tree(folder.root / "sources")
+        for rows in takewhile(lambda path: path.exists(), map(folder.rows, count())):
+            rows.unlink()
     text = "# Frozen: what the shards in this folder were made with. `dialogues` may grow.\n" + yaml.safe_dump(
         {**config.content(), "provenance": frozen.model_dump(mode="json")}, sort_keys=False, allow_unicode=True
     )
@@ -253,10 +256,15 @@ def differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
         yield f"{prefix} is {old!r} there and {new!r} here"
 
 
-def settle_quarantine(folder: RunFolder) -> list[int]:
-    """Units still lost; a unit that was made after all leaves the quarantine."""
-    lost = []
-    for unit in quarantined(folder):
+def settle_quarantine(folder: RunFolder, unfinished: Iterable[int]) -> list[int]:
+    """Units still lost; a unit that was made after all leaves the quarantine. unfinished: where the listing of a store
+    may not know yet what was put a moment ago."""
+    lost, units = [], set(quarantined(folder))
+    if is_remote(folder.root):
+        units |= {
+            unit for unit, there in folder.each(lambda unit: folder.quarantine(unit).exists(), unfinished) if there
+        }
+    for unit in sorted(units):
         if any(folder.has(unit, split) for split in get_args(Split)):
             folder.quarantine(unit).unlink()
         else:

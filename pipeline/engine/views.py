@@ -106,7 +106,7 @@ def make_views(run: Path, views: Mapping[str, ViewConfig], engine: EngineConfig,
             observer.began(job.name, unit_count(config), sum(1 for _ in folder.manifests(config)))
             _make(job, _todo(source, folder, config, unfinished), engine, observer)
             folder.sweep()
-            lost += [f"{job.name} {number}" for number in settle_quarantine(folder)]
+            lost += [f"{job.name} {number}" for number in settle_quarantine(folder, range(unit_count(config)))]
             stats.append(write_totals(folder, config))
     if lost:
         raise RunIncomplete(

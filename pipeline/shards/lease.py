@@ -152,11 +152,26 @@ class Lease:
             try:
                 self._etag = put_own(self._path, self._line(), IfMatch=self._etag)
             except Refused:
+                if self._is_ours():
+                    continue
                 self.lost = True
                 _interrupt()
                 return
             except StorageError:
                 continue  # the store is away: what is published finds that too, and ends the run
+
+    def _is_ours(self) -> bool:
+        """Whether an earlier renewal lies there, whose answers were all lost: the next one is then put over it."""
+        try:
+            etag = str(self._path.head()["ETag"])
+            if f'"token": "{self._token}"'.encode() not in self._path.read_bytes():
+                return False
+        except FileNotFoundError:
+            return False
+        except StorageError:
+            return True  # nobody knows yet
+        self._etag = etag
+        return True
 
 
 @contextlib.contextmanager

@@ -110,7 +110,7 @@ class PendingObject:
 
 
 def sweep_uploads(root: Path) -> None:
-    """End the uploads that a killed process left: their parts cost, and nobody sees them. For the driver."""
+    """End the uploads below that a killed process left: their parts cost, and nobody sees them. For the driver."""
     folder = cast(StorePath, root)
     while True:
         found = folder.call("list_multipart_uploads", Prefix=f"{folder.key}/")

@@ -92,8 +92,12 @@ class StorePath(PurePosixPath):
                     return _filesystem(once).call_s3(method, Bucket=self.bucket, **options)
             except Busy:
                 if pause is None:
-                    raise
+                    break
                 time.sleep(pause)
+        raise StorageError(
+            f"{self}: the store says again and again that somebody else is just putting it; see that nobody does, and "
+            "run the same command again"
+        )
 
     # ---- reading ----
 
@@ -140,13 +144,13 @@ class StorePath(PurePosixPath):
     def walk_files(self) -> Iterator[tuple[StorePath, int]]:
         """Every object below, with its size, in the order of keys. What was put a moment ago may be missing."""
         for page in self._pages():
-            for item in page.get("Contents", ()):
+            for item in page["Contents"]:
                 yield self._at(item["Key"]), item["Size"]
 
     def iterdir(self) -> Iterator[StorePath]:
         """Objects and folders just below."""
         for page in self._pages(Delimiter="/"):
-            yield from (self._at(item["Key"]) for item in page.get("Contents", ()))
+            yield from (self._at(item["Key"]) for item in page["Contents"])
             yield from (self._at(item["Prefix"]) for item in page.get("CommonPrefixes", ()))
 
     def glob(self, pattern: str) -> Iterator[StorePath]:
@@ -154,7 +158,7 @@ class StorePath(PurePosixPath):
         name, _, rest = pattern.partition("/")
         if not rest:
             for page in self._pages(Delimiter="/"):
-                found = (self._at(item["Key"]) for item in page.get("Contents", ()))
+                found = (self._at(item["Key"]) for item in page["Contents"])
                 yield from (path for path in found if fnmatch(path.name, name))
         elif "*" not in name:
             yield from (self / name).glob(rest)
@@ -169,6 +173,8 @@ class StorePath(PurePosixPath):
     def _pages(self, **options: Any) -> Iterator[dict[str, Any]]:
         while True:
             page = self.call("list_objects_v2", Prefix=f"{self.key}/", **options)
+            # What ends in "/" is no file: consoles and copying tools put it there to show an empty folder.
+            page["Contents"] = [item for item in page.get("Contents", ()) if not item["Key"].endswith("/")]
             yield page
             if not page.get("IsTruncated"):
                 return

@@ -108,8 +108,10 @@ class RunFolder:
 
     def has(self, unit: int, split: Split) -> bool:
         """Whether the unit is there, be its manifest damaged."""
-        path = self.manifest(unit, split)
-        return path.exists() and not (is_remote(path) and lease.is_claim(path.stat().st_size))
+        try:
+            return not lease.is_claim(self.manifest(unit, split).stat().st_size)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def missing(self, place: Callable[[int], Path], units: Iterable[int]) -> Iterator[int]:
         """Those of `units` whose file is not there. Folders of a disk are listed, which for many units takes a tenth of
@@ -155,8 +157,11 @@ class RunFolder:
         what its manifest is to be published over: "" but on a store (lease.py)."""
         if is_remote(self.root):
             return lease.discard(self, unit, split)
-        if self.manifest(unit, split).exists():
-            raise FileExistsError(errno.EEXIST, "a published unit is never removed", str(self.manifest(unit, split)))
+        manifest = self.manifest(unit, split)
+        if manifest.exists():
+            if self.has(unit, split):
+                raise FileExistsError(errno.EEXIST, "a published unit is never removed", str(manifest))
+            manifest.unlink()  # a claim: the run was copied here from a store
         for path in [*self.unit_files(unit, split), self.manifest(unit, split)]:
             path.with_name(path.name + TEMPORARY).unlink(missing_ok=True)
         for path in self.unit_files(unit, split):
@@ -165,13 +170,14 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove every temporary file of ours. Only for the driver that holds the lock, with no worker at work."""
-        if is_remote(self.root):
-            return sweep_uploads(self.root)
         for name in ("sources", "dialogues", "dedup", "shards", "rejects", "quarantine"):
+            if is_remote(self.root):  # what lies in views/ has a driver of its own, who may be at work
+                sweep_uploads(self.root / name)
+                continue
             for place, _, files in os.walk(self.root / name):
                 for found in (file for file in files if file.endswith(TEMPORARY)):
                     Path(place, found).unlink(missing_ok=True)
-        for path in (self.config, self.stats, self.card):
+        for path in (self.config, self.stats, self.card) if not is_remote(self.root) else ():
             path.with_name(path.name + TEMPORARY).unlink(missing_ok=True)
 
     @contextlib.contextmanager

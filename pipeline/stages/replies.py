@@ -24,7 +24,7 @@ from weakref import WeakValueDictionary
 from pipeline.backends.llm.base import Prompt, Reply, Writer
 from pipeline.config import Config
 from pipeline.dialogue import Record
-from pipeline.errors import DataError
+from pipeline.errors import DataError, StorageError
 from pipeline.plan import Unit, plan_units
 from pipeline.shards.disk import storage_errors
 from pipeline.shards.parts import PartLog, read_log
@@ -99,9 +99,12 @@ class ReplyJournal:
         self._waiting.append(line)
         async with self._putting:
             if any(item is line for item in self._waiting):  # else it went with another's part
-                taken = list(self._waiting)
-                await asyncio.to_thread(self._parts.append, b"".join(map(_encoded, taken)))
-                del self._waiting[: len(taken)]
+                taken, self._waiting = self._waiting, []
+                try:
+                    await asyncio.to_thread(self._parts.append, b"".join(map(_encoded, taken)))
+                except StorageError:
+                    self._waiting = taken + self._waiting
+                    raise
 
     def append(self, line: dict[str, Any]) -> None:
         """Write a line with the time (seconds since 1970). Raises StorageError."""
@@ -120,6 +123,9 @@ class ReplyJournal:
 
     def close(self) -> None:
         """Sync and close. Safe to call again."""
+        waiting, self._waiting = self._waiting, []
+        if self._parts is not None and waiting:  # of those who were called off while they waited for their turn
+            self._parts.append(b"".join(map(_encoded, waiting)))
         file, self._file = self._file, None
         if file is not None:
             with storage_errors(self._path):

@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 
 from pipeline.config import load_config
+from pipeline.engine.failures import quarantine
 from pipeline.engine.run import run as run_here
+from pipeline.engine.run import settle_quarantine
 from pipeline.errors import RunMismatchError
+from pipeline.plan import Unit
 from pipeline.shards.lease import Lease
 from pipeline.shards.parts import read_log
 from pipeline.shards.reader import stream_turns
@@ -93,8 +96,11 @@ def test_a_run_on_a_store_is_the_run_in_a_folder(
     again = speechchat("run", config, "--out", made)
     assert again.status == 0, again.err
     assert objects(made) == undisturbed
-    changed = {request.name for request in store.seen if request.method in ("PUT", "DELETE")}
+    changed = [request.name for request in store.seen if request.method in ("PUT", "DELETE")]
     assert changed and all("/logs/" in name for name in changed)
+    # The last session's line first, then the file that it is of: killed in between, it is not lost.
+    line = next(place for place, name in enumerate(changed) if "/logs/timings.jsonl/" in name)
+    assert line < changed.index("runs/made/logs/driver.json")
 
 
 def test_the_commands_that_read_a_run(made: str, store: Proxy, config: Path, speechchat: CommandLine) -> None:
@@ -143,6 +149,8 @@ def test_a_run_does_not_hang_on_listings(
 ) -> None:
     """They may lag behind; here they never know of anything."""
     out = URL.format("unlisted")
+    rows = place(out) / "sources" / "000" / "unit-000000.jsonl"
+    rows.write_bytes(undisturbed["sources/000/unit-000001.jsonl"])  # drawn for a configuration of which nothing came
     store.harm = lambda request: "unlisted" if "list-type" in request.query else ""
     run_here(load_config(str(config), ["dialogues=2"]), place(out), Silent())
     asked = len(endpoint.requests)
@@ -152,7 +160,23 @@ def test_a_run_does_not_hang_on_listings(
     with pytest.raises(RunMismatchError):
         run_here(load_config(str(config), ["dialogues=2", "seed=7"]), place(out), Silent())
     run_here(load_config(str(config)), place(out), Silent())
+    folder = RunFolder(place(out))
+    quarantine(folder, Unit(7, "train", (), (), 0), ValueError("no"), 1)
+    assert settle_quarantine(folder, range(9)) == [7]
+    folder.quarantine(7).unlink()
     store.reset()
+    assert objects(out) == undisturbed
+
+
+def test_a_ledger_that_was_copied_to_a_store_is_left_alone(
+    store: Proxy, config: Path, undisturbed: dict[str, bytes]
+) -> None:
+    out = URL.format("copied")
+    for name, data in undisturbed.items():
+        if not name.startswith("shards/") or "000001" not in name:
+            (place(out) / name).write_bytes(data)
+    RunFolder(place(out)).ledger.write_text("{}")
+    run_here(load_config(str(config)), place(out), Silent())
     assert objects(out) == undisturbed
 
 

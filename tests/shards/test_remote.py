@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import hashlib
 import os
 import pickle
@@ -10,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from pipeline.config import Config
 from pipeline.errors import RunFolderError, StorageError, UsageError
 from pipeline.shards import lease, objects, remote
 from pipeline.shards.lease import Lease
-from pipeline.shards.parts import PartLog, open_log, read_log
+from pipeline.shards.parts import PartLog
 from pipeline.shards.remote import place
 from pipeline.shards.store import RunFolder, publish
 from tests.object_store import Proxy, Request, object_store
@@ -103,6 +105,15 @@ def test_what_is_listed(root: Any) -> None:
     assert (root / "b").is_dir() and not (root / "b").exists() and not (root / "e").is_dir()
 
 
+def test_the_mark_of_an_empty_folder_is_no_file(root: Any) -> None:
+    """Consoles put one where somebody makes a folder."""
+    for key in (f"{root.key}/", f"{root.key}/shards/"):
+        root.call("put_object", Key=key, Body=b"")
+    assert not root.is_dir() and not list(root.walk_files()) and not list((root / "shards").iterdir())
+    (root / "shards" / "a").write_text("")
+    assert [path.name for path in root.rglob("*")] == [path.name for path in root.glob("*/*")] == ["a"]
+
+
 # ---- publishing ----
 
 
@@ -137,6 +148,16 @@ def test_a_put_is_tried_again(store: Proxy, root: Any, harm: str) -> None:
     assert store.harmed == 1 and (root / "a.bin").read_bytes() == b"data" * 50_000
 
 
+def test_a_put_that_is_always_in_conflict_ends_with_a_line(
+    store: Proxy, root: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=lambda seconds: None))
+    store.harm = lambda request: "409" if request.method == "PUT" else ""
+    for put in (publish, lambda path, data: PartLog(path).append(data), lambda path, _: Lease(path).take()):
+        with pytest.raises(StorageError, match="again and again"):
+            put(root / "a.bin", b"data")
+
+
 def test_an_upload_that_fails_leaves_no_parts(store: Proxy, root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "PART", 10_000)
     store.harm = lambda request: "403" if "partNumber=2" in request.query else ""
@@ -147,10 +168,12 @@ def test_an_upload_that_fails_leaves_no_parts(store: Proxy, root: Any, monkeypat
 
 def test_sweep_ends_the_uploads_of_a_killed_process(root: Any) -> None:
     root.call("create_multipart_upload", Key=f"{root.key}/shards/a.tar")
-    other = root.call("create_multipart_upload", Key="another-run/a.tar")
+    others = ["another-run/a.tar", f"{root.key}/views/phone/shards/a.tar"]  # a view may be made meanwhile
+    uploads = {key: root.call("create_multipart_upload", Key=key)["UploadId"] for key in others}
     RunFolder(root).sweep()
-    assert [item["Key"] for item in root.call("list_multipart_uploads")["Uploads"]] == ["another-run/a.tar"]
-    root.call("abort_multipart_upload", Key="another-run/a.tar", UploadId=other["UploadId"])
+    assert {item["Key"]: item["UploadId"] for item in root.call("list_multipart_uploads")["Uploads"]} == uploads
+    for key, upload in uploads.items():
+        root.call("abort_multipart_upload", Key=key, UploadId=upload)
 
 
 def test_what_the_store_gives_back_wrong_is_not_published(store: Proxy, root: Any) -> None:
@@ -198,6 +221,17 @@ def test_the_last_claim_counts(root: Any) -> None:
     assert folder.manifest(0, "train").read_bytes() == b"two" * 100
 
 
+def test_a_claim_that_was_copied_to_a_disk_is_no_manifest(root: Any, tmp_path: Path) -> None:
+    folder, here = RunFolder(root), RunFolder(tmp_path)
+    publish(folder.shard(0, "train"), b"left")
+    folder.discard(0, "train")
+    publish(here.manifest(0, "train"), folder.manifest(0, "train").read_bytes())
+    assert here.load_manifest(0, "train") is None and not here.has(0, "train")
+    here.discard(0, "train")
+    publish(here.manifest(0, "train"), b"one" * 100)
+    assert here.has(0, "train")
+
+
 def test_a_claim_whose_answer_is_lost_is_known_again(store: Proxy, root: Any) -> None:
     folder = RunFolder(root)
     publish(folder.shard(0, "train"), b"left")
@@ -216,34 +250,6 @@ def test_manifests_are_asked_for_and_not_listed(root: Any, store: Proxy) -> None
     assert list(folder.manifests(config)) == []
     assert all("list-type" not in request.query for request in store.seen)
     assert list(folder.manifests()) == []  # a claim is none
-
-
-# ---- what grows ----
-
-
-def test_a_log_grows_part_by_part(root: Any) -> None:
-    lines = [f"line {number}\n".encode() for number in range(11)]
-    for number, line in enumerate(lines):
-        # Every time another process, which has to find the end.
-        PartLog(root / "log.jsonl").append(line)
-        assert read_log(root / "log.jsonl") == b"".join(lines[: number + 1])
-    log = PartLog(root / "log.jsonl")
-    assert list(log.read(9)) == lines[9:]
-    with open_log(root / "log.jsonl") as file:
-        assert [line.encode() for line in file] == lines
-    with pytest.raises(FileNotFoundError):
-        read_log(root / "none.jsonl")
-
-
-def test_a_line_whose_answer_is_lost_is_there_once(store: Proxy, root: Any) -> None:
-    log = PartLog(root / "log.jsonl")
-    log.append(b"a")
-    store.harm = first("PUT", "lost")
-    log.append(b"b")
-    assert store.harmed == 1
-    PartLog(root / "log.jsonl").append(b"c")  # somebody else
-    log.append(b"d")
-    assert list(log.read()) == [b"a", b"b", b"c", b"d"]
 
 
 # ---- one driver ----
@@ -271,6 +277,20 @@ def test_a_driver_that_is_silent_is_replaced_and_ends_when_it_wakes_up(root: Any
     with pytest.raises(RunFolderError):
         Lease(root / "lease", renew=0.5).take()
     other.release()
+
+
+def test_a_driver_knows_its_own_lease_again_when_the_store_was_away(store: Proxy, root: Any) -> None:
+    """A renewal arrived, and neither its answer nor those of all further tries came."""
+    harms: list[Any] = ["lost", "403"]
+    one = Lease(root / "lease", renew=0.05)
+    one.take()
+    store.harm = lambda request: harms.pop(0) if harms and request.method == "PUT" else ""
+    with contextlib.suppress(KeyboardInterrupt):  # what one that takes itself for another raises here
+        while harms or len(store.seen) < 30:
+            time.sleep(0.05)
+    assert not one.lost and not harms and store.harmed == 2
+    one.release()
+    assert b'"released": true' in (root / "lease").read_bytes()
 
 
 def test_a_driver_that_is_taken_over_ends_with_a_line(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
