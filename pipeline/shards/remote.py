@@ -28,8 +28,11 @@ from pipeline.errors import StorageError, UsageError
 BLOCK = 8 << 20
 """Bytes that are asked for at once of an object that is read from its start to its end."""
 _COPIED = 1 << 16
-CONFIG = {"retries": {"mode": "standard", "max_attempts": 8}, "connect_timeout": 5, "read_timeout": 60}
-"""Of botocore: 500, 502, 503, 504, a broken connection and silence are tried again, ever later, for about a minute."""
+CONFIG = {"retries": {"mode": "standard", "max_attempts": 6}, "connect_timeout": 5, "read_timeout": 30}
+"""Of botocore. With ROUNDS of them 500, 502, 503, 504 and a broken connection are tried again, ever later, for about a
+minute; a store that takes requests and never answers, for six."""
+ROUNDS = 2
+"""Tries of s3fs around those of botocore: a download that broke off in the middle is begun anew only here."""
 ONCE = {"retries": {"mode": "standard", "max_attempts": 2}, "connect_timeout": 5, "read_timeout": 20}
 """To find out whether the store is there at all."""
 
@@ -265,8 +268,7 @@ def _filesystem(once: bool = False) -> Any:
     from s3fs import S3FileSystem
 
     found = S3FileSystem(config_kwargs=ONCE if once else CONFIG, use_listings_cache=False)
-    if once:
-        found.retries = 1  # its own, around those of botocore
+    found.retries = 1 if once else ROUNDS
     return found
 
 

@@ -221,7 +221,7 @@ class RunFolder:
         """The right to make a unit, until it is closed; None while another worker has it: one that was taken for dead,
         because nobody could reach it, may still be at work on what was handed to the next."""
         if is_remote(self.root):
-            return BytesIO()  # its claim does that (lease.py)
+            return BytesIO()  # its claim does that (lease.py); a text may be asked for twice, and is published once
         path = self.crash_journal(unit)
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
