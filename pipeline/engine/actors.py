@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ray
@@ -74,6 +75,35 @@ class StudioActor:
 
     def progress(self) -> list[Progress]:
         return self._studio.progress if self._studio else []
+
+
+@dataclass
+class Worker:
+    """A worker and what it does. node: where it is, "" until it has opened. tasks: reference → unit (None while it
+    opens)."""
+
+    kind: Kind
+    handle: Any
+    node: str = ""
+    restarts: int = 0
+    tasks: dict[Any, Unit | None] = field(default_factory=dict)
+
+    @property
+    def units(self) -> list[Unit]:
+        """In its hands."""
+        return [unit for unit in self.tasks.values() if unit is not None]
+
+
+def together(parts: list[TextProgress]) -> TextProgress:
+    """Of several writers."""
+    return TextProgress(
+        dialogues=sum(part.dialogues for part in parts),
+        kept=sum(part.kept for part in parts),
+        replies=sum(part.replies for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        cost=sum(part.cost for part in parts),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
 
 
 ENVIRONMENTS: dict[Kind, str] = {"text": "engine.writer_runtime_env", "studio": "engine.studio_runtime_env"}

@@ -33,15 +33,19 @@ def writer_claim(engine: EngineConfig) -> Claim:
     return Claim(_parts(engine.writer_cpus), _parts(engine.writer_gpus))
 
 
-def studios(nodes: Iterable[Mapping[str, float]], engine: EngineConfig) -> int:
-    """How many studios there is room for beside the writers. nodes: their resources as Ray names them (CPU, GPU)."""
+def studios(nodes: Iterable[Mapping[str, float]], engine: EngineConfig, at_worst: bool = False) -> int:
+    """How many studios there is room for beside the writers. nodes: their resources as Ray names them (CPU, GPU).
+
+    at_worst: where Ray, which does not ask what comes after them, places the writers so that the fewest are left.
+    """
     rooms = [_Room(_parts(node.get("CPU", 0)), [SHARE] * int(node.get("GPU", 0))) for node in nodes]
-    writer = writer_claim(engine)
+    writer, studio = writer_claim(engine), studio_claim(engine)
     for _ in range(engine.writers if writer.any else 0):
-        room = next((room for room in rooms if room.count(writer)), None)
-        if room is not None:
-            room.take(writer)
-    studio = studio_claim(engine)
+        having = [room for room in rooms if room.count(writer)]
+        if not writer.gpus:
+            having = [room for room in having if not room.gpus] or having  # as Ray does it
+        if having:
+            (max(having, key=lambda room: room.loss(writer, studio)) if at_worst else having[0]).take(writer)
     return sum(room.count(studio) for room in rooms)
 
 
@@ -70,6 +74,12 @@ class _Room:
         elif claim.gpus:
             rooms.append(sum(left // claim.gpus for left in self.gpus))
         return min(rooms)
+
+    def loss(self, claim: Claim, other: Claim) -> int:
+        """How many of `other` there is no more room for beside the claim."""
+        left = _Room(self.cpus, list(self.gpus))
+        left.take(claim)
+        return self.count(other) - left.count(other)
 
     def take(self, claim: Claim) -> None:
         self.cpus -= claim.cpus

@@ -62,16 +62,16 @@ def _room(engine: EngineConfig) -> None:
         while True:
             nodes = [node["Resources"] for node in live_nodes()]
             lacking = [name for name, claim in claims.items() if not any(fits(node, claim) for node in nodes)]
-            if not lacking and not studios(nodes, engine):
-                lacking = ["studio"]  # the writers leave no room for one
+            if not lacking and not studios(nodes, engine, at_worst=True):
+                lacking = ["studio"]  # the writers may leave no room for one
             if not lacking:
                 return
             if time.monotonic() >= deadline:
                 raise _no_room(engine, lacking[0], nodes)
             if not asked:
+                asked = True
                 writers = [_bundle(claims["writer"])] * engine.writers if claims["writer"].any else []
                 request_resources(bundles=[_bundle(claims["studio"]), *writers])
-                asked = True
             time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
     finally:
         if asked:
@@ -85,9 +85,10 @@ def _bundle(claim: Claim) -> dict[str, float]:
 def _no_room(engine: EngineConfig, stage: str, nodes: list[Mapping[str, float]]) -> ConfigError:
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU")}
     waited = f" after {engine.patience:g} s" if engine.patience else ""
-    beside = (
-        f" beside {engine.writers} writers of engine.writer_cpus" if engine.writer_cpus and stage == "studio" else ""
-    )
+    beside = ""
+    if stage == "studio" and writer_claim(engine).any:
+        claim = f"engine.writer_cpus={engine.writer_cpus:g}, engine.writer_gpus={engine.writer_gpus:g}"
+        beside = f", wherever {engine.writers} writers of {claim} come to be"
     cpus, gpus = (getattr(engine, f"{stage}_{kind}") for kind in ("cpus", "gpus"))
     return ConfigError(
         f"engine.{stage}_cpus={cpus:g}, engine.{stage}_gpus={gpus:g}: no node of the cluster "

@@ -12,14 +12,14 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from pipeline.engine import preflight
-from pipeline.engine.actors import ENVIRONMENTS, Kind, create, root_cause
+from pipeline.engine.actors import ENVIRONMENTS, Kind, Worker, create, root_cause, together
 from pipeline.engine.base import Job, Observer, Pool, units_at_once, units_in_flight, writing_slots
 from pipeline.engine.cluster import connect
 from pipeline.engine.failures import quarantine
@@ -27,10 +27,11 @@ from pipeline.engine.nodes import Nodes
 from pipeline.engine.placement import writer_claim
 from pipeline.engine.ray_metrics import Metered
 from pipeline.engine.sizes import Sizes
-from pipeline.engine.tries import Tries
+from pipeline.engine.tries import DeathNote, Tries
 from pipeline.engine.watch import Watch
 from pipeline.errors import BudgetError, ConfigError, DataError, RunIncomplete, SpeechchatError
-from pipeline.plan import Unit
+from pipeline.plan import Unit, unit_count
+from pipeline.stages.studio import Progress
 from pipeline.stages.write import DRAIN, TextProgress
 
 POLL = 0.5
@@ -57,6 +58,8 @@ class RayEngine:
             self._connected = True
         if not self._checked:
             preflight.check(job.config.engine, job.folder)
+            for line in DeathNote(job.folder).settle(Tries(job.folder, job.config)):
+                observer.trouble(line)
             self._checked = True
         schedule = _Schedule(job, units, Metered(observer), text_only)
         try:
@@ -68,27 +71,13 @@ class RayEngine:
             schedule.close()
 
 
-@dataclass
-class _Worker:
-    """A worker and what it does. node: where it is, "" until it has opened. tasks: reference → unit (None while it
-    opens)."""
-
-    kind: Kind
-    handle: Any
-    node: str = ""
-    restarts: int = 0
-    tasks: dict[Any, Unit | None] = field(default_factory=dict)
-
-    @property
-    def units(self) -> list[Unit]:
-        """In its hands."""
-        return [unit for unit in self.tasks.values() if unit is not None]
-
-
 class _Schedule:
     def __init__(self, job: Job, units: Iterator[Unit], observer: Observer, text_only: bool):
         self._job = job
         self._engine = job.config.engine
+        if writer_claim(self._engine).any and not any(True for _ in job.folder.missing(job.folder.text, _all(job))):
+            # Nobody will write, so no place is kept for that.
+            self._engine = self._engine.model_copy(update={"writer_cpus": 0.0, "writer_gpus": 0.0})
         self._text_only = text_only
         # One more than its slots need, so that a writer's endpoint never waits for the last dialogue of a unit.
         self._units_per_writer = 1 + math.ceil(writing_slots(job.config) / job.config.unit_size)
@@ -98,7 +87,7 @@ class _Schedule:
         self._units = units
         self._more = True
         self._observer = observer
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._unwritten: deque[Unit] = deque()
         self._unspoken: deque[Unit] = deque()
         self._tries: Counter[int] = Counter()
@@ -106,16 +95,19 @@ class _Schedule:
         self._watch = Watch(self._engine.deadline)
         self._alone: set[int] = set()
         self._given_up: Counter[str] = Counter()
-        self._polls: dict[Any, _Worker] = {}
+        self._polls: dict[Any, Worker] = {}
         self._seen: dict[int, Any] = {}
         self._told_to_wait = False
         self._polled = 0.0
+        self._stop: SpeechchatError | None = None
         self._look()
 
     def run(self) -> None:
         while True:
             self._pull()
             self._assign()
+            if self._stop and not self._to_speak():
+                raise self._stop from None
             if not self._more and not self._in_flight():  # a worker that still opens may wait for a node for ever
                 self._poll()  # for the last time, so that the observer hears of all
                 return
@@ -145,8 +137,13 @@ class _Schedule:
             ray.kill(worker.handle)
 
     def _in_flight(self) -> int:
-        working = sum(len(worker.units) for worker in self._workers)
-        return working + len(self._unwritten) + len(self._unspoken)
+        return self._in_hand("text") + len(self._unwritten) + self._to_speak()
+
+    def _to_speak(self) -> int:
+        return self._in_hand("studio") + len(self._unspoken)
+
+    def _in_hand(self, kind: Kind) -> int:
+        return sum(len(worker.units) for worker in self._workers if worker.kind == kind)
 
     def _pull(self) -> None:
         """Take units from the plan while the window has room; a text that is there already needs no writer."""
@@ -169,13 +166,16 @@ class _Schedule:
 
     def _assign(self) -> None:
         """Give waiting units to workers with room, opening workers as long as there is work for them."""
-        # Writers that claim a place take it before studios have all of them, and nobody would write.
-        claims = writer_claim(self._engine).any
-        self._open("text", self._engine.writers if claims else len(self._unwritten), self._engine.writers)
-        self._hand_out("text", self._unwritten, self._units_per_writer)
+        if self._stop:
+            self._unwritten.clear()
+        else:
+            # Writers that claim a place take it before studios have all of them, and nobody would write.
+            claims = writer_claim(self._engine).any
+            self._open("text", self._engine.writers if claims else len(self._unwritten), self._engine.writers)
+            self._hand_out("text", self._unwritten, self._units_per_writer)
         if not self._text_only:
-            writing = sum(len(worker.units) for worker in self._workers if worker.kind == "text")
-            self._open("studio", len(self._unwritten) + len(self._unspoken) + writing, self._studios)
+            waiting = len(self._unwritten) + len(self._unspoken) + self._in_hand("text")
+            self._open("studio", waiting, self._studios)
             self._hand_out("studio", self._unspoken, self._units_per_studio)
 
     def _hand_out(self, kind: Kind, queue: deque[Unit], room: int) -> None:
@@ -198,12 +198,12 @@ class _Schedule:
             worker.tasks[worker.handle.run.remote(*arguments)] = unit
         queue.extendleft(reversed(passed))
 
-    def _load(self, worker: _Worker, room: int) -> int:
+    def _load(self, worker: Worker, room: int) -> int:
         """Units of a worker; one that may be killing workers wants the whole of it, so that nobody else is blamed."""
         suspicious = any(unit.number in self._alone for unit in worker.units)
         return max(room, 1) if suspicious else len(worker.tasks)
 
-    def _fits(self, worker: _Worker, unit: Unit) -> bool:
+    def _fits(self, worker: Worker, unit: Unit) -> bool:
         if worker.kind == "text":
             return True
         alone = unit.number in self._alone
@@ -221,14 +221,14 @@ class _Schedule:
         pool = sum(worker.kind == kind for worker in self._workers)
         busy = sum(bool(worker.tasks) for worker in self._workers if worker.kind == kind)
         for _ in range(pool, min(max(1, limit - self._given_up[kind]), busy + work)):
-            worker = _Worker(kind, self._create(kind))
+            worker = Worker(kind, self._create(kind))
             worker.tasks[worker.handle.open.remote()] = None
             self._workers.append(worker)
 
     def _create(self, kind: Kind) -> Any:
         return create(kind, self._job, self._units_per_studio)
 
-    def _settle(self, worker: _Worker, ref: Any) -> None:
+    def _settle(self, worker: Worker, ref: Any) -> None:
         """A task has ended: pass its unit on, do it again, or quarantine it."""
         if ref not in worker.tasks:
             return  # its worker died in another of its tasks, which has settled this one too
@@ -238,7 +238,8 @@ class _Schedule:
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, SpeechchatError) and not isinstance(cause, DataError):
-                raise cause from None
+                self._fail(worker.kind, cause)
+                return
             if unit is None:
                 raise
             self._again(worker.kind, unit, error)
@@ -261,7 +262,15 @@ class _Schedule:
             self._sizes.finished(result[1])
             self._observer.finished(*result)
 
-    def _advance(self, worker: _Worker, progress: TextProgress) -> None:
+    def _fail(self, kind: Kind, error: SpeechchatError) -> None:
+        """No other unit would escape it: the run ends; where nobody can write, when what is written is spoken."""
+        if kind == "studio":
+            raise error from None
+        if self._stop is None and self._to_speak():
+            self._observer.trouble(f"nothing more is written: {error}")
+        self._stop, self._more = self._stop or error, False
+
+    def _advance(self, worker: Worker, progress: TextProgress) -> None:
         """What a writer says with a unit may be the last that is heard of it, and answers overtake each other."""
         seen = self._seen.get(id(worker), progress)
         self._seen[id(worker)] = max(seen, progress, key=lambda item: item.dialogues)
@@ -274,7 +283,7 @@ class _Schedule:
         else:
             (self._unwritten if kind == "text" else self._unspoken).appendleft(unit)
 
-    def _died(self, worker: _Worker, unit: Unit | None, error: RayError) -> None:
+    def _died(self, worker: Worker, unit: Unit | None, error: RayError) -> None:
         """Replace a dead worker, find out who killed it, and give its units to others."""
         units = [*([unit] if unit else []), *worker.units]
         left = getattr(error, "preempted", False) or (bool(worker.node) and self._nodes.gone(worker.node))
@@ -284,16 +293,26 @@ class _Schedule:
             for lost in units:
                 self._watch.hung.pop(lost.number, None)
                 self._again(worker.kind, lost, error)
-        elif crowded or (worker.kind == "studio" and len(units) > 1):
-            self._alone.update(lost.number for lost in units if not crowded)
+        elif worker.kind == "studio" and len(units) > 1:
+            self._alone.update(lost.number for lost in units)
             for lost in units:
-                (self._unwritten if worker.kind == "text" else self._unspoken).appendleft(lost)
+                self._unspoken.appendleft(lost)
                 self._watch.hung.pop(lost.number, None)
             suspected = [not crowded]
+        elif crowded and worker.kind == "text":
+            self._unwritten.extendleft(units)
+            suspected = [False]
+        elif crowded:
+            # As above: it was alone, and may be what fills its node each time.
+            for lost in units:
+                self._watch.hung.pop(lost.number, None)
+                self._again("studio", lost, error)
+            suspected = [False]
         else:
             suspected = [self._blame(worker.kind, lost, error) for lost in units]
         worker.tasks.clear()
         self._seen.pop(id(worker), None)
+        self._polls = {poll: asked for poll, asked in self._polls.items() if asked is not worker}
         self._watch.forget(id(worker))
         with contextlib.suppress(RayError):
             ray.kill(worker.handle)  # one that cannot be reached may still be at work
@@ -310,9 +329,8 @@ class _Schedule:
             self._observer.trouble(f"a {worker.kind} worker died {worker.restarts} times and is given up")
             if not any(item.kind == worker.kind for item in self._workers):
                 first = " ".join(str(error).split())[:300]
-                raise RunIncomplete(
-                    f"all {worker.kind} workers were lost; run the same command again to resume: {first}"
-                )
+                lost_all = f"all {worker.kind} workers were lost; run the same command again to resume: {first}"
+                self._fail(worker.kind, RunIncomplete(lost_all))
             return
         worker.handle, worker.node = self._create(worker.kind), ""
         worker.tasks[worker.handle.open.remote()] = None
@@ -322,7 +340,9 @@ class _Schedule:
 
         Returns whether there is a suspect; without one it counts as a try of the unit.
         """
-        suspects = self._deaths.suspects(unit.number) if kind == "studio" else []
+        # One that is rejected unheard already cannot have been in hand.
+        known = self._deaths.poisoned(unit)
+        suspects = [id for id in self._deaths.suspects(unit.number) if id not in known] if kind == "studio" else []
         if not suspects:
             self._again(kind, unit, error)
             return False
@@ -344,15 +364,21 @@ class _Schedule:
             except RayError:
                 self._seen.pop(id(worker), None)  # its death is settled where its unit is
         seen = [(worker.kind, self._seen[id(worker)]) for worker in self._workers if id(worker) in self._seen]
-        self._observer.written(_together([value for kind, value in seen if kind == "text"]))
+        self._observer.written(together([value for kind, value in seen if kind == "text"]))
         self._observer.workers(self._pool("text"), self._pool("studio"))
-        studios = [item for kind, value in seen if kind == "studio" for item in value]
-        self._sizes.told(studios)
-        self._observer.progress(studios)
+        studios = {id(worker): self._under_way(worker) for worker in self._workers if worker.kind == "studio"}
+        told = [item for items in studios.values() for item in items if item.dialogues]
+        self._sizes.told(told)
+        self._observer.progress(told)
         for worker in self._workers:
-            if worker.kind == "studio" and (stuck := self._watch.stuck(id(worker), self._seen.get(id(worker), []))):
+            if worker.kind == "studio" and (stuck := self._watch.stuck(id(worker), studios[id(worker)])):
                 self._observer.trouble(stuck)
                 ray.kill(worker.handle)  # its death is settled where its units are
+
+    def _under_way(self, worker: Worker) -> list[Progress]:
+        """Where a studio stands in what it has in hand, as far as it said: its last answer may be older than that."""
+        said = {item.unit: item for item in self._seen.get(id(worker), [])}
+        return [said.get(unit.number, Progress(unit=unit.number)) for unit in worker.units]
 
     def _pool(self, kind: Kind) -> Pool:
         ready = [item for item in self._workers if item.kind == kind and None not in item.tasks.values()]
@@ -360,12 +386,5 @@ class _Schedule:
         return Pool(open=len(ready), busy=sum(map(bool, units)), units=sum(units))
 
 
-def _together(parts: list[TextProgress]) -> TextProgress:
-    return TextProgress(
-        dialogues=sum(part.dialogues for part in parts),
-        kept=sum(part.kept for part in parts),
-        replies=sum(part.replies for part in parts),
-        tokens=sum(part.tokens for part in parts),
-        cost=sum(part.cost for part in parts),
-        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-    )
+def _all(job: Job) -> range:
+    return range(unit_count(job.config))

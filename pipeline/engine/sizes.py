@@ -7,6 +7,7 @@ each unit at work. A unit is therefore as large as its largest dialogue.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pipeline import audio
 from pipeline.config import Config
@@ -62,7 +63,7 @@ class Sizes:
 
     def _expect(self, unit: Unit) -> float:
         try:
-            lines = read_text(self._folder, unit)
+            lines = read_text(self._folder, replace(unit))  # the unit waits without its dialogues
         except (DataError, OSError):
             return 0.0  # whoever speaks it tells
         return WORKING * max((self._clips(line.dialogue) for line in lines if line.dialogue), default=0.0)

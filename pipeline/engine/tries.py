@@ -6,6 +6,7 @@ the suspect; a dialogue that was in hand at `engine.tries` deaths is rejected al
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 from collections.abc import Iterable
 from pathlib import Path
@@ -82,22 +83,21 @@ class DeathNote:
         self._file: TextIO | None = None
 
     def settle(self, tries: Tries) -> list[str]:
-        """Blame whom the last driver had in hand when it died by a fault; lines for people."""
-        try:
-            told = self._path.read_text("utf-8", errors="replace")
-        except FileNotFoundError:
-            return []
-        self._path.unlink()
-        if not told.strip():
-            return []
-        fault = told.strip().splitlines()[0].removeprefix("Fatal Python error: ")
+        """Blame whom the last driver had in hand when it died by a fault; lines for people. Whom it had in hand when
+        something else ended it is no suspect any more."""
+        told = ""
+        with contextlib.suppress(FileNotFoundError):
+            told = self._path.read_text("utf-8", errors="replace").strip()
+            self._path.unlink()
+        fault = told.split("\n")[0].removeprefix("Fatal Python error: ")
         lines = []
         for journal in sorted((self._folder.logs / "studio").glob("*/unit-*.txt")):
             unit = int(journal.stem.removeprefix("unit-"))
-            for id in (suspects := tries.suspects(unit)):
-                lines.append(f"{id} was in hand when the last driver died ({fault})")
-            if suspects:
+            suspects = tries.suspects(unit)
+            if suspects and fault:
+                lines += [f"{id} was in hand when the last driver died ({fault})" for id in suspects]
                 tries.blame(unit, suspects, f"died ({fault})")
+            if suspects:
                 journal.write_text("")
         return lines
 

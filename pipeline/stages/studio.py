@@ -132,9 +132,11 @@ class _Session:
                     continue
                 with storage_errors(journal):
                     journal.write_text(line.plan.id + "\n")
-                self._produce(line.dialogue, writer)
-                with storage_errors(journal):
-                    journal.write_text("")
+                try:
+                    self._produce(line.dialogue, writer)
+                finally:  # what it raises is told; only a death leaves a suspect
+                    with storage_errors(journal):
+                        journal.write_text("")
                 self.progress.done += 1
             with self._cost("pack"):
                 manifest = writer.commit(self._studio.origin.digests)

@@ -110,6 +110,8 @@ def test_a_unit_with_a_bug_is_quarantined_and_its_neighbours_come_out(tmp_path: 
     [path] = (tmp_path / "run" / "quarantine").rglob("*.json")
     record = json.loads(path.read_text())
     assert "a bug in the engine" in record["error"] and "fakes.py" in record["traceback"]
+    # It is told, so nobody is a suspect if something else dies.
+    assert all(not path.read_text() for path in (tmp_path / "run" / "logs" / "studio").rglob("*.txt"))
     state = checked(tmp_path / "run")
     assert state.missing == [record["unit"]] and state.problems == []
 

@@ -42,6 +42,23 @@ def test_room_for_studios(nodes: list[dict[str, float]], settings: tuple[str, ..
     assert bool(studios) <= any(placement.fits(node, studio_claim(engine)) for node in nodes)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "settings", "best", "worst"),
+    [
+        ([{"CPU": 2}, {"CPU": 2}], ("writers=2", "writer_cpus=1", "studio_cpus=2"), 1, 0),
+        ([{"CPU": 2}, {"CPU": 2}], ("writers=1", "writer_cpus=1", "studio_cpus=2"), 1, 1),
+        ([{"CPU": 4}, {"CPU": 4}], ("writers=2", "writer_cpus=1"), 6, 6),
+        # One that wants no GPU goes where there is none.
+        ([{"CPU": 2, "GPU": 1}, {"CPU": 2}], ("writers=2", "writer_cpus=1", "studio_cpus=2", "studio_gpus=1"), 1, 1),
+        ([{"CPU": 2, "GPU": 1}, {"CPU": 2}], ("writers=3", "writer_cpus=1", "studio_cpus=2", "studio_gpus=1"), 0, 0),
+    ],
+)
+def test_writers_may_lie_badly(nodes: list[dict[str, float]], settings: tuple[str, ...], best: int, worst: int) -> None:
+    engine = load_config("quickstart", [f"engine.{setting}" for setting in settings]).engine
+    assert placement.studios(nodes, engine) == best
+    assert placement.studios(nodes, engine, at_worst=True) == worst
+
+
 def test_a_writer_that_claims_nothing_fits_anywhere() -> None:
     engine = load_config("quickstart").engine
     assert placement.fits({}, writer_claim(engine)) and not placement.fits({}, studio_claim(engine))

@@ -110,6 +110,9 @@ def test_a_driver_that_died_by_a_fault_blames_whom_it_had_in_hand_once(
         told = sum(map(len, in_hand.values())) if note and note.strip() else 0
         assert len(lines) == told and all("Segmentation fault" in line for line in lines)
         assert DeathNote(folder).settle(tries) == []
+        # A later fault, before these are taken in hand again, is none of theirs.
+        (folder.logs / "fatal.log").write_text("Fatal Python error: Aborted\n")
+        assert DeathNote(folder).settle(tries) == []
         for unit in units:
             own = {item.id for item in unit.dialogues}
             assert set(tries.poisoned(unit)) == {id for id, count in blamed.items() if count >= 2} & own

@@ -124,6 +124,7 @@ def test_what_is_measured_takes_the_place_of_what_was_expected(tmp_path: Path, l
     first, second, large = map(free.of, units)
     assert large > 2 * second >= 2 * first > 0
     assert free.fits(units[:2], units[2])
+    assert all("dialogues" not in vars(unit) for unit in units)  # it was not made for good
 
     def bounded(limit: float) -> Sizes:
         engine = config.engine.model_copy(update={"studio_bytes": int(limit)})
