@@ -151,4 +151,6 @@ def run(
     patch.setattr(ray_engine, "Watch", partial(Watch, clock=world.monotonic))
     patch.setattr(ray_engine, "Metered", lambda told: told)
     patch.setattr(ray_engine.preflight, "check", lambda engine, folder: None)
-    ray_engine.RayEngine().run(job, plan_units(job.config), observer)
+    # The driver has looked at what a unit holds, to draw its rows.
+    units = (unit for unit in plan_units(job.config) if unit.dialogues)
+    ray_engine.RayEngine().run(job, units, observer)

@@ -190,6 +190,21 @@ def test_a_cluster_without_room_beside_the_writers_is_refused_before_any_work(
     assert asked[0] and asked[-1] == []  # what was asked for is taken back
 
 
+def test_units_wait_and_travel_without_their_dialogues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the text of each was read to judge how large it is."""
+    job, observer = make_job(tmp_path, written=3, studio_units=3, studio_bytes=1), Silent()
+
+    def works(actor: Actor, unit: Unit) -> tuple[float, Any]:
+        assert "dialogues" not in vars(unit)
+        if actor.kind == "studio":
+            return 5.0, spoken(unit)
+        write(job.folder, unit.number)
+        return 1.0, (1.0, TextProgress())
+
+    run(monkeypatch, World(works), job, observer)
+    assert sorted(observer.units) == [0, 1, 2, 3]
+
+
 @settings(max_examples=60)
 @given(
     chance=st.randoms(use_true_random=False),

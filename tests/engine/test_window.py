@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -148,10 +147,3 @@ def test_the_window_grows_with_the_workers_and_a_number_stands() -> None:
     assert units_in_flight(config, studios=2, of_writer=2) == 16
     assert units_in_flight(config, studios=1000, of_writer=2) >= 2000
     assert units_in_flight(load_config("quickstart", ["engine.window=3"]), studios=1000, of_writer=2) == 3
-
-
-def test_a_unit_that_waits_holds_no_dialogues() -> None:
-    unit = next(plan_units(load_config("quickstart")))
-    assert unit.dialogues and "dialogues" in vars(unit)
-    bare = dataclasses.replace(unit)
-    assert "dialogues" not in vars(bare) and bare.dialogues == unit.dialogues
