@@ -159,6 +159,7 @@ def test_the_embedded_server_ends_with_a_killed_driver(tmp_path: Path) -> None:
     assert tools.alive(driver.kill(), 20) == []
 
 
+@pytest.mark.matrix
 def test_killed_ray_workers_are_replaced(
     tmp_path: Path, llm: FakeLLM, config: Path, undisturbed: dict[str, bytes]
 ) -> None:
