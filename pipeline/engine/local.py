@@ -122,6 +122,8 @@ class _Session:
     async def _speak_in(self, studio: Studio, unit: Unit) -> None:
         """Run the unit in a thread, so that progress shows and Ctrl-C is heard between two dialogues."""
         work = _in_thread(lambda: studio.run(unit, self._tries.poisoned(unit)))
+        # Of a unit beside one that hangs nobody asks what became of it; asyncio would then show its traceback.
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             while not work.done():
                 self._tell()
