@@ -97,6 +97,8 @@ def launch(*words: object) -> Done:
     return python("-m", "scripts.launch", "job", *words, limit=240)
 
 
+@pytest.mark.faults
+@pytest.mark.matrix
 def test_a_run_is_submitted_stopped_and_resumed_on_three_nodes(cluster: Cluster, tmp_path: Path, corpus: Path) -> None:
     with llm_server(SECRET) as llm:  # it answers only who has the key of the nodes
         config = config_file(tmp_path / "run.yaml", llm.base_url, corpus)

@@ -177,7 +177,7 @@ def test_killed_ray_workers_are_replaced(
 
 
 @pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.matrix)])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.matrix)])
 def test_an_interrupted_run_says_how_to_go_on(
     tmp_path: Path,
     llm: FakeLLM,
