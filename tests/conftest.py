@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from tests.command_line import CommandLine
 from tests.fakes import FakeLLM, llm_server, write_corpus
+from tests.object_store import Proxy, object_store
 
 # The same examples each time, so that a change is judged by what it changed; the other profile looks further.
 settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -67,6 +68,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         name, _, row = test.removeprefix("test_").removesuffix("]").partition("[")
         words = " ".join(filter(None, (Path(path).stem.removeprefix("test_") + ":", name.replace("_", " "), row)))
         terminalreporter.write_line(f"{outcomes[node]:8} {seconds[node]:6.1f} s  {words}")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Proxy]:
+    """An S3 server that this process and those that it starts find by their environment."""
+    with object_store() as proxy, pytest.MonkeyPatch.context() as patch:
+        for name, value in proxy.environment.items():
+            patch.setenv(name, value)
+        yield proxy
+
+
+@pytest.fixture
+def store(server: Proxy) -> Proxy:
+    server.reset()
+    return server
 
 
 @pytest.fixture

@@ -31,26 +31,12 @@ from pipeline.shards.store import RunFolder
 from tests.command_line import CommandLine
 from tests.fakes import EN_LINES, FakeLLM, Silent, config_file, llm_server, tree, write_corpus
 from tests.faults import tools
-from tests.object_store import Harm, Proxy, Request, object_store, objects
+from tests.object_store import Harm, Proxy, Request, objects
 
 pytestmark = pytest.mark.faults
 
 URL = "s3://bucket/runs/{}"
 LINES = [EN_LINES[0], "This is a hopeless case.", EN_LINES[1], "Let me stumble over it."]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Proxy]:
-    with object_store() as proxy, pytest.MonkeyPatch.context() as patch:
-        for name, value in proxy.environment.items():
-            patch.setenv(name, value)
-        yield proxy
-
-
-@pytest.fixture
-def store(server: Proxy) -> Proxy:
-    server.reset()
-    return server
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,22 +11,13 @@ import pytest
 from pipeline.shards.parts import PartLog, open_log, read_log
 from pipeline.shards.remote import place
 from pipeline.stages.replies import ReplyJournal
-from tests.object_store import Proxy, object_store
+from tests.object_store import Proxy
 from tests.shards.test_remote import first
 from tests.stages.test_replies import Echo, prompt
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[Proxy]:
-    with object_store() as proxy, pytest.MonkeyPatch.context() as patch:
-        for name, value in proxy.environment.items():
-            patch.setenv(name, value)
-        yield proxy
-
-
 @pytest.fixture
 def root(store: Proxy, request: pytest.FixtureRequest) -> Any:
-    store.reset()
     return place(f"s3://bucket/{request.node.name}")
 
 

@@ -9,7 +9,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,21 +23,7 @@ from pipeline.shards.lease import Lease
 from pipeline.shards.parts import PartLog
 from pipeline.shards.remote import place
 from pipeline.shards.store import RunFolder, publish
-from tests.object_store import Proxy, Request, object_store
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Proxy]:
-    with object_store() as proxy, pytest.MonkeyPatch.context() as patch:
-        for name, value in proxy.environment.items():
-            patch.setenv(name, value)
-        yield proxy
-
-
-@pytest.fixture
-def store(server: Proxy) -> Proxy:
-    server.reset()
-    return server
+from tests.object_store import Proxy, Request
 
 
 @pytest.fixture
