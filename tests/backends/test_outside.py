@@ -163,7 +163,7 @@ def gone(process: int) -> bool:
         try:
             if "State:\tZ" in Path(f"/proc/{process}/status").read_text():
                 return True
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # it ended before the file was opened, or before it was read
             return True
         time.sleep(0.1)
     return False
