@@ -31,11 +31,12 @@ MAY: dict[str, set[str]] = {
     "sources": KNOWN | {"text"},  # selects by what can be said
     "backends": KNOWN | {"models", "speakers", "audio"},
     "shards": KNOWN | {"plan", "audio"},
+    "training": KNOWN | {"plan", "audio", "shards"},
     "stages": LIBRARIES | WORK | {"plan"},
     "engine": LIBRARIES | WORK | {"plan", "models", "stages", "pipeline"},
-    "cli": LIBRARIES | WORK | {"plan", "models", "stages", "engine", "pipeline"},
-    "pipeline": KNOWN | {"shards"},  # the public names
-    "scripts": LIBRARIES | WORK | {"plan", "models", "stages", "engine", "pipeline"},
+    "cli": LIBRARIES | WORK | {"plan", "models", "stages", "engine", "training", "pipeline"},
+    "pipeline": KNOWN | {"shards", "training"},  # the public names
+    "scripts": LIBRARIES | WORK | {"plan", "models", "stages", "engine", "training", "pipeline"},
 }
 SAME_ROOM = {
     "console": "cli",
@@ -47,6 +48,7 @@ SAME_ROOM = {
     "cli_plan": "cli",
     "cli_repair": "cli",
     "cli_status": "cli",
+    "cli_training": "cli",
     "sections": "config",
     "speech_sections": "config",
     "listening_sections": "config",

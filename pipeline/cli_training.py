@@ -1,0 +1,1 @@
+"""`speechchat export` and `speechchat release`: what leaves for trainers and hubs."""
