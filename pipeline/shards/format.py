@@ -1,20 +1,15 @@
-"""What a shard is: a POSIX ustar file with three contiguous members a sample, and a Parquet index beside it.
+"""What a shard is: a POSIX ustar file with three contiguous members a sample. (Its index is in index.py.)
 
 Tar headers carry no time, owner or machine: the same samples are the same bytes.
 """
 
 from __future__ import annotations
 
-import io
 import tarfile
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipeline.dialogue import Role, Sample
+from pipeline.dialogue import Sample
 from pipeline.shards.disk import PendingFile
 from pipeline.shards.objects import PendingObject
 
@@ -111,94 +106,3 @@ class TarWriter:
         """Two blocks of zeros, and zeros to the end of the record."""
         end = self._file.tell() + 2 * BLOCK
         self._file.write(bytes(2 * BLOCK + -end % tarfile.RECORDSIZE))
-
-
-ROLES: tuple[Role, Role] = ("user", "assistant")
-INDEX_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("language", pa.string()),
-        ("duration", pa.float64()),
-        ("user_seconds", pa.float64()),
-        ("assistant_seconds", pa.float64()),
-        ("turns", pa.int32()),
-        ("llm_turns", pa.int32()),
-        ("user_voice", pa.string()),
-        ("assistant_voice", pa.string()),
-        *[
-            (f"{role}_{field}", kind)
-            for role in ROLES
-            for field, kind in (
-                ("first_voice", pa.string()),
-                ("first_engine", pa.string()),
-                ("turns", pa.int32()),
-                ("first_passed", pa.int32()),
-            )
-        ],
-        ("metric", pa.string()),
-        ("error_rate_mean", pa.float64()),
-        ("error_rate_max", pa.float64()),
-        ("mos_ovr_min", pa.float64()),
-        ("source_name", pa.string()),
-        ("source", pa.string()),
-        ("license", pa.string()),
-        *[
-            (f"{member}_{field}", kind)
-            for member in ("json", "user", "assistant")
-            for field, kind in (("offset", pa.int64()), ("size", pa.int64()), ("crc32", pa.int64()))
-        ],
-    ]
-)
-
-
-def index_row(sample: Sample, members: tuple[Member, ...]) -> dict[str, Any]:
-    """One row of the index: what a viewer filters, a reader seeks and statistics add up.
-
-    first_voice, first_engine: who spoke the first takes of a role; first_passed: those of its turns that passed then.
-    """
-    voices = {voice.role: voice.id for voice in sample.voices}
-    rates = [turn.error_rate for turn in sample.turns]
-    mos = [score.value for turn in sample.turns for score in turn.scores if score.name == "mos_ovr"]
-    row: dict[str, Any] = {
-        "key": sample.key,
-        "language": sample.language,
-        "duration": sample.duration,
-        "user_seconds": speech_seconds(sample, "user"),
-        "assistant_seconds": speech_seconds(sample, "assistant"),
-        "turns": len(sample.turns),
-        "llm_turns": sum(turn.author == "llm" for turn in sample.turns),
-        "user_voice": voices["user"],
-        "assistant_voice": voices["assistant"],
-        **{key: value for role in ROLES for key, value in _first_takes(sample, role).items()},
-        "metric": sample.turns[0].metric,
-        "error_rate_mean": sum(rates) / len(rates),
-        "error_rate_max": max(rates),
-        "mos_ovr_min": min(mos) if mos else None,
-        "source_name": sample.source.name,
-        "source": sample.source.row,
-        "license": sample.source.license,
-    }
-    for name, member in zip(("json", "user", "assistant"), members, strict=True):
-        row |= {f"{name}_offset": member.offset, f"{name}_size": member.size, f"{name}_crc32": member.checksum}
-    return row
-
-
-def _first_takes(sample: Sample, role: Role) -> dict[str, Any]:
-    turns = [turn for turn in sample.turns if turn.role == role]
-    first = [turn.takes[0] for turn in turns if turn.takes]
-    return {
-        f"{role}_first_voice": first[0].voice if first else "",
-        f"{role}_first_engine": first[0].engine if first else "",
-        f"{role}_turns": len(turns),
-        f"{role}_first_passed": sum(not take.reason for take in first),
-    }
-
-
-def speech_seconds(sample: Sample, role: Role) -> float:
-    return sum(turn.end - turn.start for turn in sample.turns if turn.role == role)
-
-
-def index_bytes(rows: list[dict[str, Any]]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), buffer, compression="zstd")
-    return buffer.getvalue()

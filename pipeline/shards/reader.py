@@ -22,6 +22,7 @@ from pipeline import audio
 from pipeline.dialogue import Language, Reject, Role, Sample
 from pipeline.errors import DataError, UsageError
 from pipeline.shards.format import MEMBERS, Encoded, Member, TakeClip
+from pipeline.shards.index import turn_span
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.remote import listed_sizes, place, read_ranges, whole
 from pipeline.shards.store import RunFolder
@@ -274,7 +275,7 @@ def slice_turns(sample: Sample, user: np.ndarray, assistant: np.ndarray) -> Iter
     """The turns of a decoded sample: each is a slice of its speaker's track."""
     for number, turn in enumerate(sample.turns):
         track, rate = (user, sample.user_rate) if turn.role == "user" else (assistant, sample.assistant_rate)
-        clip = track[round(turn.start * rate) : round(turn.end * rate)]
+        clip = track[slice(*turn_span(turn.start, turn.end, rate))]
         yield TurnExample(
             key=sample.key,
             turn=number,

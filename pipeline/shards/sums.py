@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.dialogue import Reject
 from pipeline.errors import DataError
-from pipeline.shards.format import ROLES
+from pipeline.shards.index import ROLES
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.reader import read_reject_list
 from pipeline.shards.remote import whole

@@ -15,7 +15,7 @@ from pipeline.dialogue import Reject, Sample, TextLine
 from pipeline.errors import DataError
 from pipeline.plan import Unit
 from pipeline.shards.disk import sha256_file
-from pipeline.shards.format import INDEX_SCHEMA, index_row
+from pipeline.shards.index import INDEX_SCHEMA, index_row
 from pipeline.shards.manifest import FileFact, Manifest
 from pipeline.shards.reader import one_line, parse_rejects, parse_take
 from pipeline.shards.sample_check import check_clip, walk_samples
@@ -172,7 +172,7 @@ class _Check:
         samples, rows = [], []
         for encoded, members in walk_samples(file, self._decode):
             samples.append(encoded.sample)
-            rows.append(index_row(encoded.sample, members))
+            rows.append(index_row(encoded, members))
         return samples, rows
 
     def _read_takes(self, file: HashedFile) -> list[tuple[str, int, int]]:

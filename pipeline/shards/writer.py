@@ -11,7 +11,8 @@ from pipeline.dialogue import Language, Reject, Sample
 from pipeline.errors import StorageError
 from pipeline.plan import Unit
 from pipeline.shards.disk import PendingFile, sha256_file
-from pipeline.shards.format import Encoded, TakeClip, TarWriter, index_bytes, index_row
+from pipeline.shards.format import Encoded, TakeClip, TarWriter
+from pipeline.shards.index import index_bytes, index_row
 from pipeline.shards.manifest import MANIFEST_VERSION, FileFact, Manifest, RateSum
 from pipeline.shards.objects import PendingObject
 from pipeline.shards.store import RunFolder, open_pending, publish
@@ -46,7 +47,7 @@ class UnitWriter:
     def accept(self, encoded: Encoded) -> None:
         members = self._tar(self._folder.shard(self._unit.number, self._unit.split)).add(encoded)
         self._accepted.append(encoded.sample)
-        self._index.append(index_row(encoded.sample, members))
+        self._index.append(index_row(encoded, members))
 
     def reject(self, reject: Reject, encoded: Encoded | None = None, takes: Sequence[TakeClip] = ()) -> None:
         """encoded: the clips to keep beside the reason. takes: clips of other takes, each told of in `reject.turns`."""

@@ -13,7 +13,8 @@ from pipeline.dialogue import Sample
 from pipeline.engine.run import load_frozen
 from pipeline.plan import plan_units
 from pipeline.shards.disk import sha256_file
-from pipeline.shards.format import Encoded, Member, index_bytes, index_row
+from pipeline.shards.format import Encoded, Member
+from pipeline.shards.index import index_bytes, index_row
 from pipeline.shards.reader import read_rejects
 from pipeline.shards.store import RunFolder
 from pipeline.shards.verify import Verification, verify
@@ -80,7 +81,7 @@ def reindex(folder: RunFolder, unit: int = 0) -> None:
     manifest = folder.load_manifest(unit, "train")
     assert manifest is not None
     found = _samples(shard)
-    folder.index(unit, "train").write_bytes(index_bytes([index_row(item.sample, where) for item, where in found]))
+    folder.index(unit, "train").write_bytes(index_bytes([index_row(item, where) for item, where in found]))
     digests = {"text": manifest.text_digest, "speech": manifest.speech_digest, "judge": manifest.judge_digest}
     rejects = [reject for reject, _ in read_rejects(folder, manifest)]
     samples = [item.sample for item, _ in found]

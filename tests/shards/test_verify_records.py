@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dialogue import Sample
-from pipeline.shards.format import index_bytes, sample_json
+from pipeline.shards.format import sample_json
+from pipeline.shards.index import index_bytes
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.store import RunFolder
 from tests.shards.damage import Members, checked, problems, refit, reindex, repack
@@ -23,7 +24,11 @@ def test_an_index_that_lies(folder: RunFolder, column: str) -> None:
     path = folder.index(0, "train")
     table = pq.read_table(path)
     values = table[column].to_pylist()
-    values[-1] = f"{values[-1]}x" if isinstance(values[-1], str) else (values[-1] or 0) + 1
+    last = values[-1]
+    if isinstance(last, list):
+        values[-1] = last[1:] or [{"name": "coherence", "value": 4.0}]
+    else:
+        values[-1] = f"{last}x" if isinstance(last, str) else (last or 0) + 1
     number = table.schema.get_field_index(column)
     pq.write_table(
         table.set_column(number, table.schema.field(column), pa.array(values, table.schema.types[number])),
