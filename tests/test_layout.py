@@ -31,7 +31,7 @@ MAY: dict[str, set[str]] = {
     "sources": KNOWN | {"text"},  # selects by what can be said
     "backends": KNOWN | {"models", "speakers", "audio"},
     "shards": KNOWN | {"plan", "audio"},
-    "training": KNOWN | {"plan", "audio", "shards"},
+    "training": KNOWN | {"plan", "audio", "shards", "models"},
     "stages": LIBRARIES | WORK | {"plan"},
     "engine": LIBRARIES | WORK | {"plan", "models", "stages", "pipeline"},
     "cli": LIBRARIES | WORK | {"plan", "models", "stages", "engine", "training", "pipeline"},

@@ -1,0 +1,186 @@
+"""What there is to stream: the rows of the indexes of all shards as one table, and where the shards lie.
+
+A run of a million samples has thousands of small indexes. They are read once and then lie in the cache as one Arrow
+file, which is mapped and not read, for as long as the run is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import DataError, UsageError
+from pipeline.shards.index import INDEX_SCHEMA
+from pipeline.shards.reader import one_line
+from pipeline.shards.remote import is_remote, place
+from pipeline.shards.store import RunFolder
+
+_VERSION = 1
+_SCORES = ("scores", "text_scores")
+_BASE = [name for name in INDEX_SCHEMA.names if name not in _SCORES]
+_PARTS = ("min", "mean", "max")
+_READERS = 8
+"""Threads that read indexes."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar. sha256: as it was published."""
+
+    path: Path
+    bytes: int
+    sha256: str
+    index: Path
+    index_sha256: str
+
+
+class Catalog:
+    """The samples of a split of a run or a release.
+
+    table: the columns of `INDEX_SCHEMA` but the scores, in the order of shards; shard: int32 [n], which one each sample
+    is in. digest: of what the shards hold.
+    """
+
+    def __init__(self, root: Path, split: str, shards: Sequence[Shard], table: pa.Table, cache: _Cache):
+        self.root = root
+        self.split = split
+        self.shards = shards
+        self.table = table
+        self.digest = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
+        self._cache = cache
+
+    @property
+    def about(self) -> str:
+        return f"{self.root} ({self.split}: {len(self.table)} samples in {len(self.shards)} shards)"
+
+    def scores(self) -> pa.Table:
+        """scores and text_scores of each sample, as in the index."""
+        return self._cache.table("scores", lambda: _read_indexes(self.shards, list(_SCORES)))
+
+
+def open_catalog(run: Path | str, split: str, cache: Path | None) -> Catalog:
+    """Raises RunFolderError, UsageError for a split that has no shard, and DataError for an index that is damaged or is
+    of another version. cache: a folder, None keeps nothing."""
+    root = place(run)
+    signature = _signature(root, split)
+    kept = _Cache(cache, f"{root if is_remote(root) else root.resolve()}\n{split}", signature)
+    shards: list[Shard] = []
+
+    def read() -> pa.Table:
+        shards.extend(list_shards(root, split))
+        table = _read_indexes(shards, _BASE)
+        facts = [(str(shard.path), shard.bytes, shard.sha256, str(shard.index), shard.index_sha256) for shard in shards]
+        return table.replace_schema_metadata({"shards": json.dumps(facts)})
+
+    table = kept.table("base", read)
+    if not shards:
+        shards = [
+            Shard(place(path), size, sha256, place(index), index_sha256)
+            for path, size, sha256, index, index_sha256 in json.loads(table.schema.metadata[b"shards"])
+        ]
+    return Catalog(root, split, shards, table, kept)
+
+
+def list_shards(root: Path, split: str) -> list[Shard]:
+    """The published shards of a split, in order. Raises RunFolderError and UsageError."""
+    folder = RunFolder(root).require()
+    shards, splits = [], set()
+    for manifest in folder.manifests():
+        if not manifest.accepted:
+            continue
+        splits.add(manifest.split)
+        if manifest.split != split:
+            continue
+        tar, index = folder.shard(manifest.unit, manifest.split), folder.index(manifest.unit, manifest.split)
+        facts = [manifest.file(folder.relative(path)) for path in (tar, index)]
+        if None in facts:
+            raise DataError(f"{folder.manifest(manifest.unit, manifest.split)}: does not name its shard and index")
+        shards.append(Shard(tar, facts[0].bytes, facts[0].sha256, index, facts[1].sha256))  # type: ignore[union-attr]
+    if not shards:
+        raise UsageError(
+            f"{root}: no finished shard of split {split!r}; this run has: {', '.join(sorted(splits)) or 'none yet'}"
+        )
+    return shards
+
+
+def _signature(root: Path, split: str) -> str:
+    """Of a run on a disk, what its manifests look like from outside; "" where that cannot be told cheaply."""
+    if is_remote(root):
+        return ""
+    digest = hashlib.sha256()
+    for folder in sorted((root / "shards" / split).glob("*")):
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.endswith(".json"):
+                    facts = entry.stat()
+                    digest.update(f"{folder.name}/{entry.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+class _Cache:
+    """Tables of one split of a run. Without a folder, or a signature, nothing is kept; a cache that cannot be written
+    costs the time to read again."""
+
+    def __init__(self, folder: Path | None, name: str, signature: str):
+        self._folder = folder if signature else None
+        self._name = hashlib.sha256(f"{_VERSION}\n{name}".encode()).hexdigest()[:24]
+        self._signature = signature[:24]
+
+    def table(self, kind: str, read: Callable[[], pa.Table]) -> pa.Table:
+        if self._folder is None:
+            return read()
+        path = self._folder / f"{self._name}-{kind}-{self._signature}.arrow"
+        with contextlib.suppress(FileNotFoundError, pa.ArrowInvalid):
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table = read().combine_chunks()
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            pending = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            with pa.OSFile(str(pending), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+            pending.replace(path)
+            for old in self._folder.glob(f"{self._name}-{kind}-*.arrow"):
+                if old != path:
+                    old.unlink(missing_ok=True)
+        return table
+
+
+def _read_indexes(shards: Sequence[Shard], columns: list[str]) -> pa.Table:
+    """Those columns of all indexes, and `shard`. Raises DataError."""
+
+    def read(item: tuple[int, Shard]) -> pa.Table:
+        number, shard = item
+        table = _read_index(shard, columns)
+        return table.append_column("shard", pa.array(np.full(len(table), number, np.int32)))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return pa.concat_tables(pool.map(read, enumerate(shards)))
+
+
+def _read_index(shard: Shard, columns: list[str]) -> pa.Table:
+    try:
+        data = shard.index.read_bytes()
+        if hashlib.sha256(data).hexdigest() != shard.index_sha256:
+            raise DataError(f"{shard.index}: its SHA-256 is not the published one: damaged or changed")
+        file = pq.ParquetFile(io.BytesIO(data))
+        if missing := [name for name in columns if name not in file.schema_arrow.names]:
+            raise DataError(
+                f"{shard.index}: has no column {missing[0]!r}: it was made by another version of speechchat; read it "
+                "with that one, or make the run anew"
+            )
+        return file.read(columns=columns, use_threads=False)
+    except FileNotFoundError:
+        raise DataError(f"{shard.index}: this index is missing") from None
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{shard.index}: not a readable index: {one_line(error)}") from None

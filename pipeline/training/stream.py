@@ -1,0 +1,354 @@
+"""The stream: an epoch of dialogues, turns or batches, shuffled, shared out over ranks and workers, and resumable."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipeline.dialogue import Role
+from pipeline.errors import DataError, UsageError
+from pipeline.models import cache_folder
+from pipeline.shards.remote import is_remote
+from pipeline.training import order
+from pipeline.training.catalog import open_catalog
+from pipeline.training.items import Batches, Each, Epoch, Items
+from pipeline.training.reading import Check, Decoder
+from pipeline.training.selection import Selection
+from pipeline.training.state import STATE_VERSION, State, Taken, compare, dump_state, merge, parse_states, whole_legs
+
+try:  # a DataLoader asks by its type whether a data set is a stream
+    from torch.utils.data import IterableDataset
+except ImportError:
+
+    class IterableDataset:  # type: ignore[no-redef]
+        """Stands where torch is not installed."""
+
+
+_LOG = logging.getLogger("speechchat")
+_AHEAD = 4
+"""Items a thread that are read before they are asked for."""
+_THREADS = 8
+"""Of a stream from a store, which answers late."""
+
+
+class DialogueStream(IterableDataset):
+    """A run (a folder, or s3://BUCKET/PATH) as a stream of examples.
+
+    Each `iter()` gives what is left of an epoch; when that is over, the next one gives the next epoch. Where a
+    DataLoader makes its workers anew for every epoch, say `set_epoch` before each, as with torch's own sampler.
+
+    split: train, validation or test; their voices are disjoint.
+    each: `dialogue` or `turn`: what an item is.
+    decode: False gives the bytes of whole dialogues (RawExample). With `turns`, or each="turn", only the turns
+        asked for are read and decoded (TurnsExample, TurnExample); else both tracks whole (DialogueExample).
+    turns: which turns: a role, or an expression such as `field("error_rate") < 0.05` (selection.py has the columns).
+    where: which dialogues: an expression, such as `(field("language") == "zh") & (field("duration") < 30)`.
+    weights: how often a dialogue comes in an epoch: an expression, such as
+        `if_else(field("language") == "zh", 2.0, 1.0)`. The part behind the point is decided by chance in each epoch. None: each comes once.
+    shuffle: shards come in random order, and items are shuffled within windows of so many; 0: as they lie.
+    batches: see `Batches`.
+    rank, ranks: of this process; unless given, torch.distributed, or RANK and WORLD_SIZE, say so.
+    tail: `keep` shares out every item, so that some ranks have one item more than others; `drop` leaves out the last
+        items of an epoch that do not come out even (other ones in each epoch).
+    damage: `raise` ends at a damaged sample with a DataError; `skip` logs it, counts it in `skipped` and goes on.
+    check: of whole dialogues: `payload` compares the checksum of every member, `headers` the tar headers only. (Of
+        turns every byte that is read is checked.)
+    threads: that read and decode ahead; None: 8 on a store, else none.
+    cache: the folder in which the joined index is kept; None: where the models are.
+
+    Raises UsageError and RunFolderError, one line, for what cannot be.
+    """
+
+    def __init__(
+        self,
+        run: Path | str,
+        split: str = "train",
+        *,
+        each: Each = "dialogue",
+        decode: bool = True,
+        turns: Role | pc.Expression | None = None,
+        where: pc.Expression | None = None,
+        weights: pc.Expression | None = None,
+        shuffle: int = 4096,
+        seed: int = 0,
+        batches: Batches | None = None,
+        rank: int | None = None,
+        ranks: int | None = None,
+        tail: Literal["keep", "drop"] = "keep",
+        damage: Literal["raise", "skip"] = "raise",
+        check: Check = "payload",
+        threads: int | None = None,
+        cache: Path | str | None = None,
+    ):
+        for name, value, known in (
+            ("each", each, ("dialogue", "turn")),
+            ("tail", tail, ("keep", "drop")),
+            ("damage", damage, ("raise", "skip")),
+            ("check", check, ("payload", "headers")),
+        ):
+            if value not in known:
+                raise UsageError(f"{name}: {value!r} is none of {', '.join(known)}")
+        if shuffle < 0 or (threads or 0) < 0:
+            raise UsageError("shuffle and threads: not below 0")
+        if not decode and (each == "turn" or turns is not None):
+            raise UsageError("decode=False gives whole dialogues: leave out `turns` and each='turn'")
+        if isinstance(turns, str):
+            if turns not in ("user", "assistant"):
+                raise UsageError(f"turns: {turns!r} is none of user, assistant, and no expression")
+            turns = pc.field("role") == turns
+        self._run, self._split, self._each, self._decode = run, split, each, decode
+        self._turns, self._where, self._weights, self._batches = turns, where, weights, batches
+        self._shuffle, self._seed, self._tail, self._check = shuffle, seed, tail, check
+        self._skip = damage == "skip"
+        self._threads = threads
+        self._cache = Path(cache) if cache is not None else cache_folder()
+        self._given = (rank, ranks)
+        self.rank, self.ranks = _world(rank, ranks)
+        self.skipped = 0
+        """Damaged samples of this epoch that were passed over, by this process or before its state was loaded."""
+        self._epoch = 0
+        self._legs: tuple[Taken, ...] = ()
+        self._open: Taken | None = None
+        self._data: _Data | None = None
+        self._plan: tuple[int, Epoch] | None = None
+        _ = self._streamed  # what cannot be is said now
+
+    # ---- what there is ----
+
+    @property
+    def _streamed(self) -> _Data:
+        if self._data is None:
+            self._data = _Data(vars(self))
+        return self._data
+
+    def _planned(self) -> Epoch:
+        if self._plan is None or self._plan[0] != self._epoch:
+            self._plan = (self._epoch, self._streamed.epoch(self._epoch))
+        return self._plan[1]
+
+    def _left(self, legs: Sequence[Taken]) -> np.ndarray:
+        """Items of the epoch that these legs have left."""
+        whole = [order.Leg(leg.world, tuple(leg.done[who] for who in range(leg.world))) for leg in legs]
+        items = order.left(len(self._planned()), whole)
+        return items[: len(items) // self.ranks * self.ranks] if self._tail == "drop" else items
+
+    def _position(self, who: int, world: int) -> tuple[tuple[Taken, ...], int]:
+        """The legs that are over for this consumer, and what it has taken since. It goes on in the open leg, or ends
+        it, which takes the states of all consumers: raises UsageError."""
+        if self._open is None:
+            return self._legs, 0
+        if self._open.world == world and who in self._open.done:
+            return self._legs, self._open.done[who]
+        legs = whole_legs(self._state(self._legs, self._open))
+        return tuple(Taken(world=leg.world, done=dict(enumerate(leg.done))) for leg in legs), 0
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin this epoch, unless it is the one that the stream is in already."""
+        if epoch != self._epoch:
+            self._epoch, self._legs, self._open, self.skipped = epoch, (), None, 0
+
+    def __len__(self) -> int:
+        """Items (batches, where it makes some) of this rank in this epoch, those that were taken before too."""
+        count = len(self._planned())
+        if self._tail == "drop":
+            return count // self.ranks
+        return len(range(self.rank, count, self.ranks))
+
+    # ---- the state ----
+
+    def state_dict(self, taken: int | None = None, workers: int = 0, batch_size: int | None = None) -> dict[str, Any]:
+        """How far this process is: a few numbers, for JSON or torch.save.
+
+        Iterated over directly, or in a torchdata StatefulDataLoader, the stream knows. A plain DataLoader tells it
+        nothing: say how many items (or batches) were `taken` from it in this epoch since the stream was made or a state
+        was loaded, with its `workers` and its `batch_size` (None: the stream's own items).
+        """
+        if taken is None:
+            if self._open is None and not self._legs:
+                return dump_state(self._state((), Taken(world=1, done={0: 0})))
+            return dump_state(self._state(self._legs, self._open or Taken(world=1, done={0: 0})))
+        count, size = max(workers, 1), batch_size or 1
+        world = self.ranks * count
+        own = [order.consumer(self.rank, self.ranks, worker, count) for worker in range(count)]
+        legs = self._position(own[0], world)[0]
+        before = [self._position(who, world)[1] for who in own]
+        items = len(self._left(legs))
+        rest = [len(range(who, items, world)) - done for who, done in zip(own, before, strict=True)]
+        most = [-(-more // size) for more in rest]
+        if taken > sum(most):
+            raise UsageError(
+                f"state_dict(taken={taken}): this rank had {sum(most)} left in this epoch; count anew in each"
+            )
+        batches = order.rounds(most, taken)
+        done = {who: had + min(n * size, more) for who, had, n, more in zip(own, before, batches, rest, strict=True)}
+        return dump_state(self._state(legs, Taken(world=world, done=done)))
+
+    def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+        """Go on where a state was saved: one state, or those of all ranks. The number of ranks and workers may be
+        another one, if the states of all are there.
+
+        Raises UsageError for a state of other data, of another seed or order, or of a part of the ranks.
+        """
+        found = merge(parse_states(state))
+        compare(self._state((), Taken(world=1, done={0: 0})).model_copy(update={"epoch": -1}), found)
+        self._epoch, self._legs, self._open, self.skipped = found.epoch, found.legs, found.open, found.skipped
+        if found.items != len(self._planned()):
+            raise UsageError(
+                f"this state is of an epoch of {found.items} items, and this one has {len(self._planned())}: damaged"
+            )
+        if len(found.open.done) == found.open.world:
+            order.left(found.items, whole_legs(found))
+
+    def _state(self, legs: tuple[Taken, ...], open_leg: Taken) -> State:
+        data = self._streamed
+        return State(
+            version=STATE_VERSION,
+            data=data.catalog.digest,
+            about=data.catalog.about,
+            settings=self._settings(),
+            epoch=self._epoch,
+            items=len(self._planned()),
+            legs=legs,
+            open=open_leg,
+            skipped=self.skipped,
+        )
+
+    def _settings(self) -> dict[str, str]:
+        batches = self._batches
+        return {
+            "split": self._split,
+            "each": self._each,
+            "seed": str(self._seed),
+            "shuffle": str(self._shuffle),
+            "turns": str(self._turns),
+            "where": str(self._where),
+            "weights": str(self._weights),
+            "tail": self._tail,
+            **{f"batches.{name}": str(getattr(batches, name)) for name in Batches.__dataclass_fields__ if batches},
+        }
+
+    # ---- reading ----
+
+    def __iter__(self) -> Iterator[Any]:
+        now = _world(*self._given)
+        if now != (self.rank, self.ranks):
+            raise UsageError(
+                f"the stream was made as rank {self.rank} of {self.ranks}, and this process is {now[0]} of {now[1]}: "
+                "make the stream after torch.distributed.init_process_group, or give it rank and ranks"
+            )
+        worker, workers = _worker()
+        who = order.consumer(self.rank, self.ranks, worker, workers)
+        world = self.ranks * workers
+        self._legs, done = self._position(who, world)
+        self._open = Taken(world=world, done={who: done})
+        for examples, damaged in self._read_ahead(self._left(self._legs)[who::world][done:]):
+            done += 1
+            self._open = Taken(world=world, done={who: done})
+            for line in damaged:
+                _LOG.warning("skipped: %s", line)
+            self.skipped += len(damaged)
+            if examples:
+                yield examples if self._batches else examples[0]
+        self._epoch, self._legs, self._open, self.skipped = self._epoch + 1, (), None, 0
+
+    def _read_ahead(self, places: np.ndarray) -> Iterator[tuple[list[Any], list[str]]]:
+        """Of each item its examples, and what was passed over; in order."""
+        planned, data = self._planned(), self._streamed
+        threads = self._threads if self._threads is not None else _THREADS * is_remote(data.catalog.shards[0].path)
+        if not threads:
+            for place in places:
+                yield self._examples(data, planned[place])
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            waiting: deque[Future[tuple[list[Any], list[str]]]] = deque()
+            try:
+                for place in places:
+                    waiting.append(pool.submit(self._examples, data, planned[place]))
+                    if len(waiting) > threads * _AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _examples(self, data: _Data, items: np.ndarray) -> tuple[list[Any], list[str]]:
+        found, damaged = [], []
+        for item in items.tolist():
+            try:
+                found.append(data.example(item))
+            except DataError as error:
+                if not self._skip:
+                    raise
+                damaged.append(str(error))
+        return found, damaged
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_data": None, "_plan": None}  # a spawned worker opens the index itself
+
+
+class _Data:
+    """What a stream reads, opened: in each process by itself."""
+
+    def __init__(self, options: Mapping[str, Any]):
+        self.catalog = open_catalog(options["_run"], options["_split"], options["_cache"])
+        selection = Selection(self.catalog)
+        shard = self.catalog.table["shard"].to_numpy()
+        chosen = (options[f"_{name}"] for name in ("each", "turns", "where", "weights", "batches"))
+        self._items = Items(selection, shard, *chosen)
+        self._decoder = Decoder(self.catalog, selection, options["_check"])
+        self._offsets = selection.offsets
+        self._whole = self._decoder.dialogue if options["_decode"] else self._decoder.raw
+        self._order = (options["_seed"], options["_shuffle"])
+
+    def epoch(self, epoch: int) -> Epoch:
+        seed, shuffle = self._order
+        return self._items.epoch(seed, epoch, shuffle)
+
+    def example(self, item: int) -> Any:
+        """Raises DataError."""
+        items = self._items
+        row = int(items.row[item])
+        if items.turn is not None:
+            return self._decoder.turn(row, int(items.turn[item]))
+        if items.chosen is None:
+            return self._whole(row)
+        numbers = np.flatnonzero(items.chosen[self._offsets[row] : self._offsets[row + 1]])
+        return self._decoder.turns(row, numbers.tolist())
+
+
+def _world(rank: int | None, ranks: int | None) -> tuple[int, int]:
+    """(rank, ranks) of this process. Raises UsageError for a rank that is none."""
+    found = (0, 1)
+    torch = sys.modules.get("torch.distributed")
+    if torch is not None and torch.is_available() and torch.is_initialized():
+        found = (torch.get_rank(), torch.get_world_size())
+    elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:  # as torchrun says it
+        try:
+            found = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+        except ValueError:
+            raise UsageError("RANK and WORLD_SIZE in the environment are no numbers: mend or unset them") from None
+    world = (found[0] if rank is None else rank, found[1] if ranks is None else ranks)
+    if not 0 <= world[0] < world[1]:
+        raise UsageError(f"rank {world[0]} is none of {world[1]} ranks: they are counted from 0")
+    return world
+
+
+def _worker() -> tuple[int, int]:
+    """(worker, workers) of a DataLoader; (0, 1) outside."""
+    torch = sys.modules.get("torch.utils.data")
+    info = torch.get_worker_info() if torch is not None else None
+    return (0, 1) if info is None else (info.id, info.num_workers)
