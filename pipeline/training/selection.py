@@ -44,7 +44,7 @@ class Table:
         reckoned."""
         if not isinstance(expression, pc.Expression):
             raise UsageError(
-                f"{option}: {expression!r} is no expression of pyarrow; one is pyarrow.compute.field('language') == 'zh'"
+                f"{option}: {expression!r} is none of pyarrow's expressions, as pyarrow.compute.field('turns') > 2 is"
             )
         while True:
             try:

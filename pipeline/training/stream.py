@@ -53,7 +53,8 @@ class DialogueStream(IterableDataset):
     turns: which turns: a role, or an expression such as `field("error_rate") < 0.05` (selection.py has the columns).
     where: which dialogues: an expression, such as `(field("language") == "zh") & (field("duration") < 30)`.
     weights: how often a dialogue comes in an epoch: an expression, such as
-        `if_else(field("language") == "zh", 2.0, 1.0)`. The part behind the point is decided by chance in each epoch. None: each comes once.
+        `if_else(field("language") == "zh", 2.0, 1.0)`. The part behind the point is decided by chance in each epoch.
+        None: each comes once.
     shuffle: shards come in random order, and items are shuffled within windows of so many; 0: as they lie.
     batches: see `Batches`.
     rank, ranks: of this process; unless given, torch.distributed, or RANK and WORLD_SIZE, say so.
