@@ -141,7 +141,7 @@ class _Cache:
         if self._folder is None:
             return read()
         path = self._folder / f"{self._name}-{kind}-{self._signature}.arrow"
-        with contextlib.suppress(FileNotFoundError, pa.ArrowInvalid):
+        with contextlib.suppress(OSError, pa.ArrowInvalid):
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         table = read().combine_chunks()
         with contextlib.suppress(OSError):

@@ -107,6 +107,8 @@ def merge(states: list[State]) -> State:
                 f"these states are of epochs {sorted({state.epoch for state in states})}: save all ranks at one moment"
             )
         states = [state if state.epoch < newest else _finished(state, behind[0]) for state in states]
+    world = max(state.open.world for state in states)
+    states = [_spread(state, world) for state in states]
     first = states[0]
     done: dict[int, int] = {}
     for state in states:
@@ -134,6 +136,15 @@ def _finished(state: State, behind: State) -> State:
     return state.model_copy(
         update={"epoch": behind.epoch, "items": behind.items, "legs": legs, "open": Taken(world=world, done=done)}
     )
+
+
+def _spread(state: State, world: int) -> State:
+    """Of a rank that has taken nothing yet, as one with as many workers as the others have (`order.consumer`)."""
+    own = state.open
+    if own.world == world or world % own.world or any(own.done.values()):
+        return state
+    done = {who + more: 0 for who in own.done for more in range(0, world, own.world)}
+    return state.model_copy(update={"open": Taken(world=world, done=done)})
 
 
 def compare(mine: State, other: State) -> None:

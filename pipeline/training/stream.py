@@ -143,14 +143,17 @@ class DialogueStream(IterableDataset):
         return items[: len(items) // self.ranks * self.ranks] if self._tail == "drop" else items
 
     def _position(self, who: int, world: int) -> tuple[tuple[Taken, ...], int]:
-        """The legs that are over for this consumer, and what it has taken since. It goes on in the open leg, or ends
-        it, which takes the states of all consumers: raises UsageError."""
+        """The legs that are over for this consumer, and what it has taken since. Raises UsageError where the open leg
+        is one of other consumers: to end it takes the states of all."""
         if self._open is None:
             return self._legs, 0
         if self._open.world == world and who in self._open.done:
             return self._legs, self._open.done[who]
-        legs = whole_legs(self._state(self._legs, self._open))
-        return tuple(Taken(world=leg.world, done=dict(enumerate(leg.done))) for leg in legs), 0
+        known = ", ".join(map(str, sorted(self._open.done)))
+        raise UsageError(
+            f"this state is of consumer {known} out of {self._open.world}, and this is {who} out of {world} (ranks × "
+            "workers): give `load_state_dict` the states of all ranks (a list, or `merge_states`)"
+        )
 
     @property
     def epoch(self) -> int:
@@ -178,9 +181,7 @@ class DialogueStream(IterableDataset):
         was loaded, with its `workers` and its `batch_size` (None: the stream's own items).
         """
         if taken is None:
-            if self._open is None and not self._legs:
-                return dump_state(self._state((), Taken(world=1, done={0: 0})))
-            return dump_state(self._state(self._legs, self._open or Taken(world=1, done={0: 0})))
+            return dump_state(self._state(self._legs, self._open or self._begun()))
         count, size = max(workers, 1), batch_size or 1
         world = self.ranks * count
         own = [order.consumer(self.rank, self.ranks, worker, count) for worker in range(count)]
@@ -204,14 +205,20 @@ class DialogueStream(IterableDataset):
         Raises UsageError for a state of other data, of another seed or order, or of a part of the ranks.
         """
         found = merge(parse_states(state))
-        compare(self._state((), Taken(world=1, done={0: 0})).model_copy(update={"epoch": -1}), found)
+        compare(self._state((), self._begun()).model_copy(update={"epoch": -1}), found)
         self._epoch, self._legs, self._open, self.skipped = found.epoch, found.legs, found.open, found.skipped
         if found.items != len(self._planned()):
             raise UsageError(
                 f"this state is of an epoch of {found.items} items, and this one has {len(self._planned())}: damaged"
             )
-        if len(found.open.done) == found.open.world:
-            order.left(found.items, whole_legs(found))
+        if len(found.open.done) == found.open.world:  # of the whole world: whoever comes now begins a leg of its own
+            legs = whole_legs(found)
+            order.left(found.items, legs)
+            self._legs, self._open = tuple(Taken(world=leg.world, done=dict(enumerate(leg.done))) for leg in legs), None
+
+    def _begun(self) -> Taken:
+        """The leg of a rank that has taken nothing yet, with however many workers it will."""
+        return Taken(world=self.ranks, done={self.rank: 0})
 
     def _state(self, legs: tuple[Taken, ...], open_leg: Taken) -> State:
         data = self._streamed
