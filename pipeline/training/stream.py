@@ -217,8 +217,9 @@ class DialogueStream(IterableDataset):
             self._legs, self._open = tuple(Taken(world=leg.world, done=dict(enumerate(leg.done))) for leg in legs), None
 
     def _begun(self) -> Taken:
-        """The leg of a rank that has taken nothing yet, with however many workers it will."""
-        return Taken(world=self.ranks, done={self.rank: 0})
+        """The leg of a worker that has taken nothing yet; outside of one, of a rank with whatever workers."""
+        worker, workers = _worker()
+        return Taken(world=self.ranks * workers, done={order.consumer(self.rank, self.ranks, worker, workers): 0})
 
     def _state(self, legs: tuple[Taken, ...], open_leg: Taken) -> State:
         data = self._streamed
