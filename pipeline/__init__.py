@@ -1,7 +1,7 @@
 """speechchat: bilingual spoken dialogues for the fine-tuning of speech language models.
 
-from pipeline import stream_turns
-for turn in stream_turns("runs/demo", split="train"):
+from pipeline import DialogueStream
+for turn in DialogueStream("runs/demo", split="train", each="turn"):
     turn.text, turn.audio, turn.rate, turn.loss
 """
 
@@ -12,19 +12,38 @@ if TYPE_CHECKING:
     from pipeline.config import Config, load_config
     from pipeline.dialogue import Sample
     from pipeline.errors import SpeechchatError
-    from pipeline.shards.reader import TurnExample, stream_samples, stream_turns
+    from pipeline.training.items import Batches
+    from pipeline.training.reading import DialogueExample, RawExample, TurnExample, TurnsExample
+    from pipeline.training.state import merge_states
+    from pipeline.training.stream import DialogueStream
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Sample", "SpeechchatError", "TurnExample", "load_config", "stream_samples", "stream_turns"]
+__all__ = [
+    "Batches",
+    "Config",
+    "DialogueExample",
+    "DialogueStream",
+    "RawExample",
+    "Sample",
+    "SpeechchatError",
+    "TurnExample",
+    "TurnsExample",
+    "load_config",
+    "merge_states",
+]
 
 _ROOMS = {
     "Config": "config",
     "load_config": "config",
     "Sample": "dialogue",
     "SpeechchatError": "errors",
-    "TurnExample": "shards.reader",
-    "stream_samples": "shards.reader",
-    "stream_turns": "shards.reader",
+    "Batches": "training.items",
+    "DialogueExample": "training.reading",
+    "RawExample": "training.reading",
+    "TurnExample": "training.reading",
+    "TurnsExample": "training.reading",
+    "merge_states": "training.state",
+    "DialogueStream": "training.stream",
 }
 
 

@@ -1,1 +1,89 @@
 """`speechchat export` and `speechchat release`: what leaves for trainers and hubs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from pipeline.errors import UsageError
+from pipeline.shards.remote import place
+
+
+def release(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="a run, or a view of one: a folder, or s3://BUCKET/PATH", parser=place)
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to publish, made here", parser=place)],
+    size: Annotated[str, typer.Option(metavar="BYTES", help="of a shard, about: 1GB, 500MB, 1GiB")] = "1GB",
+    partial: Annotated[bool, typer.Option("--partial", help="release what is there of an unfinished run")] = False,
+    paths: Annotated[
+        bool, typer.Option("--paths", help="release a run whose samples name a model by its path on some machine")
+    ] = False,
+) -> None:
+    """Make of a run what is published: few large shards, each with an index; a card, licences, checksums.
+
+    Every member is copied as it is and held against the index. Kill it at any moment and give the same command again;
+    a finished release is left as it is. `sha256sum -c SHA256SUMS` checks it anywhere.
+    """
+    from pipeline.engine.run import load_frozen
+    from pipeline.shards.store import RunFolder
+    from pipeline.training.release import release as make_release
+
+    folder = RunFolder(run).require()
+    config, frozen = load_frozen(folder)
+    try:
+        with ReleaseDisplay() as display:
+            made = make_release(
+                folder, config, frozen, out, _bytes(size), partial=partial, paths=paths, watcher=display
+            )
+    except KeyboardInterrupt:
+        typer.echo("interrupted: finished shards are kept; give the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    total = sum(shard.tar.bytes for shard in made.shards)
+    typer.echo(
+        f"{out}: {made.samples} samples, {made.seconds / 3600:.4f} h, {len(made.shards)} shards, {total / 1e9:.3f} GB. "
+        f"Read {out / 'README.md'} before you publish it"
+    )
+
+
+def _bytes(size: str) -> int:
+    try:
+        found = TypeAdapter(ByteSize).validate_python(size)
+    except ValidationError:
+        found = ByteSize(0)
+    if found < 1:
+        raise UsageError(f"--size {size!r}: write a number of bytes, such as 1GB, 500MB or 1GiB")
+    return int(found)
+
+
+class ReleaseDisplay:
+    """A Watcher: a bar, on standard error."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("release"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, highlight=False),
+        )
+        self._bar = TaskID(0)
+
+    def __enter__(self) -> ReleaseDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars.tasks:
+            self._bars.stop()
+
+    def began(self, size: int) -> None:
+        self._bar = self._bars.add_task("release", total=size)
+        self._bars.start()
+
+    def copied(self, size: int) -> None:
+        self._bars.update(self._bar, advance=size)

@@ -78,5 +78,5 @@ def test_a_frame_that_is_gone_and_a_stretch_that_is_none() -> None:
         frame_ranges(flac[:20_000], [(0, 4096 * 3)], "a.flac")
     with pytest.raises(DataError, match=r"^a\.flac: no samples 5 to 20001 in a clip of 20000$"):
         frame_ranges(flac, [(5, 20_001)], "a.flac")
-    with pytest.raises(DataError, match="damaged|decod"):
+    with pytest.raises(DataError, match="decod"):
         decode_frames(b"", 4096, 16000, (0, 10))

@@ -27,8 +27,6 @@ def card(stats: Stats, config: Config, folder: RunFolder) -> str:
             }
         ],
     }
-    rates = ", ".join(f"{rate.language} {rate.metric.upper()} {rate.mean:.3f}" for rate in stats.error_rates)
-    rejected = ", ".join(f"{count} {reason}" for reason, count in stats.rejected.items()) or "none"
     lines = [
         "---",
         yaml.safe_dump(head, sort_keys=False, allow_unicode=True).rstrip(),
@@ -39,16 +37,9 @@ def card(stats: Stats, config: Config, folder: RunFolder) -> str:
         "All speech here is synthetic: text by an LLM and from a corpus, spoken by a text-to-speech model, kept only",
         "where a speech recogniser still understood it. Nobody was recorded for this data set.",
         "",
-        "| | |",
-        "|---|---|",
-        f"| dialogues | {stats.accepted} accepted of {stats.planned} planned in {stats.units_finished} units |",
-        f"| rejected | {rejected} |",
-        f"| turns | {stats.turns}, of which {stats.llm_turns} were written by the LLM and the others by people |",
-        f"| hours | {stats.hours:.3f} (speech: user {stats.user_hours:.3f}, assistant {stats.assistant_hours:.3f}) |",
-        f"| voices | {len(stats.voices)} |",
-        f"| mean error rate of the recogniser | {rates or 'none'} |",
+        *totals_table(stats),
         "",
-        *_channel(frozen.get("views") or {}),
+        *channel_lines(frozen.get("views") or {}),
         "## Reading it",
         "",
         "Each sample has three members: `KEY.json`, `KEY.user.flac` and `KEY.assistant.flac`, one timeline on two",
@@ -69,7 +60,22 @@ def card(stats: Stats, config: Config, folder: RunFolder) -> str:
     return "\n".join(lines)
 
 
-def _channel(views: dict[str, dict[str, Any]]) -> list[str]:
+def totals_table(stats: Stats) -> list[str]:
+    rates = ", ".join(f"{rate.language} {rate.metric.upper()} {rate.mean:.3f}" for rate in stats.error_rates)
+    rejected = ", ".join(f"{count} {reason}" for reason, count in stats.rejected.items()) or "none"
+    return [
+        "| | |",
+        "|---|---|",
+        f"| dialogues | {stats.accepted} accepted of {stats.planned} planned in {stats.units_finished} units |",
+        f"| rejected | {rejected} |",
+        f"| turns | {stats.turns}, of which {stats.llm_turns} were written by the LLM and the others by people |",
+        f"| hours | {stats.hours:.3f} (speech: user {stats.user_hours:.3f}, assistant {stats.assistant_hours:.3f}) |",
+        f"| voices | {len(stats.voices)} |",
+        f"| mean error rate of the recogniser | {rates or 'none'} |",
+    ]
+
+
+def channel_lines(views: dict[str, dict[str, Any]]) -> list[str]:
     """Of a view: what happened to the user's track."""
     lines = []
     for name, view in views.items():

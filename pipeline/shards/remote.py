@@ -24,6 +24,7 @@ from types import SimpleNamespace
 from typing import IO, Any, cast
 
 from pipeline.errors import StorageError, UsageError
+from pipeline.shards.http import HttpPath, http_place, http_ranges
 
 BLOCK = 8 << 20
 """Bytes that are asked for at once of an object that is read from its start to its end."""
@@ -57,6 +58,13 @@ def place(run: Path | str) -> Path:
     if not bucket or not key.strip("/"):
         raise UsageError(f"{text}: name a bucket and a path in it: s3://BUCKET/PATH")
     return cast(Path, StorePath("/", bucket, key))
+
+
+def reading_place(text: Path | str) -> Path:
+    """As `place`, for what is only read: also http:// and https://. Raises UsageError for any other URL."""
+    if isinstance(text, str) and text.lower().startswith(("http://", "https://")):
+        return cast(Path, http_place(text))
+    return place(text)
 
 
 def is_remote(path: object) -> bool:
@@ -321,13 +329,14 @@ def require_store(path: Path) -> None:
 
 
 def whole(path: Path) -> Path | io.BytesIO:
-    """What pyarrow reads a small file from: of a store one request gets all of it. Raises FileNotFoundError."""
-    return io.BytesIO(path.read_bytes()) if is_remote(path) else path
+    """What pyarrow reads a small file from: from elsewhere one request gets all of it. Raises
+    FileNotFoundError."""
+    return path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
 
 
 def size_of(path: Path, file: Any) -> int:
     """Bytes of what was opened."""
-    return int(file.seek(0, io.SEEK_END) - file.seek(0)) if is_remote(path) else os.fstat(file.fileno()).st_size
+    return os.fstat(file.fileno()).st_size if isinstance(path, Path) else int(file.seek(0, 2) - file.seek(0))
 
 
 def read_ranges(path: Path, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
@@ -336,6 +345,9 @@ def read_ranges(path: Path, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes
         name, starts, ends = f"{path.bucket}/{path.key}", [at for at, _ in ranges], [at + size for at, size in ranges]
         with store_errors(path):
             yield from _filesystem().cat_ranges([name] * len(ranges), starts, ends, on_error="raise")
+        return
+    if isinstance(path, HttpPath):
+        yield from http_ranges(path, ranges)
         return
     with path.open("rb") as file:
         for offset, size in ranges:

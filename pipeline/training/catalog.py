@@ -21,9 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError, UsageError
+from pipeline.shards.http import HttpPath
 from pipeline.shards.index import INDEX_SCHEMA
 from pipeline.shards.reader import one_line
-from pipeline.shards.remote import is_remote, place
+from pipeline.shards.release_list import RELEASE_LIST, is_release, read_release
+from pipeline.shards.remote import reading_place
 from pipeline.shards.store import RunFolder
 
 _VERSION = 1
@@ -72,9 +74,9 @@ class Catalog:
 def open_catalog(run: Path | str, split: str, cache: Path | None) -> Catalog:
     """Raises RunFolderError, UsageError for a split that has no shard, and DataError for an index that is damaged or is
     of another version. cache: a folder, None keeps nothing."""
-    root = place(run)
+    root = reading_place(run)
     signature = _signature(root, split)
-    kept = _Cache(cache, f"{root if is_remote(root) else root.resolve()}\n{split}", signature)
+    kept = _Cache(cache, f"{root.resolve() if isinstance(root, Path) else root}\n{split}", signature)
     shards: list[Shard] = []
 
     def read() -> pa.Table:
@@ -86,14 +88,16 @@ def open_catalog(run: Path | str, split: str, cache: Path | None) -> Catalog:
     table = kept.table("base", read)
     if not shards:
         shards = [
-            Shard(place(path), size, sha256, place(index), index_sha256)
+            Shard(reading_place(path), size, sha256, reading_place(index), index_sha256)
             for path, size, sha256, index, index_sha256 in json.loads(table.schema.metadata[b"shards"])
         ]
     return Catalog(root, split, shards, table, kept)
 
 
 def list_shards(root: Path, split: str) -> list[Shard]:
-    """The published shards of a split, in order. Raises RunFolderError and UsageError."""
+    """The published shards of a split of a run or a release, in order. Raises RunFolderError, UsageError, DataError."""
+    if _is_release(root):
+        return _released(root, split)
     folder = RunFolder(root).require()
     shards, splits = [], set()
     for manifest in folder.manifests():
@@ -114,9 +118,29 @@ def list_shards(root: Path, split: str) -> list[Shard]:
     return shards
 
 
+def _is_release(root: Path) -> bool:
+    return isinstance(root, HttpPath) or is_release(root)  # a web server lists nothing
+
+
+def _released(root: Path, split: str) -> list[Shard]:
+    made = read_release(root)
+    shards = [
+        Shard(root / item.tar.path, item.tar.bytes, item.tar.sha256, root / item.index.path, item.index.sha256)
+        for item in made.shards
+        if item.split == split
+    ]
+    if not shards:
+        raise UsageError(f"{root}: no shard of split {split!r}; this release has: {', '.join(made.splits) or 'none'}")
+    return shards
+
+
 def _signature(root: Path, split: str) -> str:
-    """Of a run on a disk, what its manifests look like from outside; "" where that cannot be told cheaply."""
-    if is_remote(root):
+    """Of a release its list, of a run on a disk what its manifests look like from outside; "" for a run on a store,
+    where that cannot be told cheaply."""
+    if _is_release(root):
+        with contextlib.suppress(FileNotFoundError):
+            return hashlib.sha256((root / RELEASE_LIST).read_bytes()).hexdigest()
+    if not isinstance(root, Path):
         return ""
     digest = hashlib.sha256()
     for folder in sorted((root / "shards" / split).glob("*")):

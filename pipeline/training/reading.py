@@ -8,6 +8,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,12 +17,12 @@ from pydantic import ValidationError
 
 from pipeline import audio
 from pipeline.audio.flac import decode_frames
-from pipeline.dialogue import Role, Sample
+from pipeline.dialogue import Language, Role, Sample
 from pipeline.errors import DataError
 from pipeline.shards.format import BLOCK, MEMBERS, tar_header
 from pipeline.shards.index import turn_span
-from pipeline.shards.reader import TurnExample, one_line
-from pipeline.shards.remote import is_remote, read_ranges
+from pipeline.shards.reader import one_line
+from pipeline.shards.remote import read_ranges
 from pipeline.training.catalog import Catalog, Shard
 from pipeline.training.selection import Selection
 
@@ -51,6 +52,26 @@ class DialogueExample:
 
 
 @dataclass(frozen=True)
+class TurnExample:
+    """One turn as a trainer takes it.
+
+    audio: float32 in [-1, 1], shape [samples], at `rate` Hz (the user's and the assistant's rates differ by default).
+    loss: whether the model learns to say this turn (the assistant's) or only hears it. start: seconds into the
+    dialogue.
+    """
+
+    key: str
+    turn: int
+    role: Role
+    language: Language
+    text: str
+    audio: np.ndarray
+    rate: int
+    start: float
+    loss: bool
+
+
+@dataclass(frozen=True)
 class TurnsExample:
     """A dialogue with those of its turns that were asked for, in order."""
 
@@ -71,7 +92,7 @@ class ShardReader:
         published."""
         path = self._shards[shard].path
         try:
-            if is_remote(path):
+            if not isinstance(path, Path):  # it lies elsewhere
                 found = list(read_ranges(path, ranges))
             else:
                 file = self._file(shard).number

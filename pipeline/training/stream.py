@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from pipeline.dialogue import Role
 from pipeline.errors import DataError, UsageError
 from pipeline.models import cache_folder
-from pipeline.shards.remote import is_remote
 from pipeline.training import order
 from pipeline.training.catalog import open_catalog
 from pipeline.training.items import Batches, Each, Epoch, Items
@@ -41,7 +40,7 @@ _THREADS = 8
 
 
 class DialogueStream(IterableDataset):
-    """A run (a folder, or s3://BUCKET/PATH) as a stream of examples.
+    """A run (a folder, or s3://BUCKET/PATH) or a release (there, or https://HOST/PATH) as a stream of examples.
 
     Each `iter()` gives what is left of an epoch; when that is over, the next one gives the next epoch. Where a
     DataLoader makes its workers anew for every epoch, say `set_epoch` before each, as with torch's own sampler.
@@ -276,7 +275,9 @@ class DialogueStream(IterableDataset):
     def _read_ahead(self, places: np.ndarray) -> Iterator[tuple[list[Any], list[str]]]:
         """Of each item its examples, and what was passed over; in order."""
         planned, data = self._planned(), self._streamed
-        threads = self._threads if self._threads is not None else _THREADS * is_remote(data.catalog.shards[0].path)
+        threads = self._threads
+        if threads is None:
+            threads = 0 if isinstance(data.catalog.shards[0].path, Path) else _THREADS
         if not threads:
             for place in places:
                 yield self._examples(data, planned[place])

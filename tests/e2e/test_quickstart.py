@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import Sample, stream_turns
+from pipeline import DialogueStream, Sample
 from pipeline.shards.reader import read_unit
 from pipeline.shards.store import RunFolder
 from pipeline.text.rates import error_rates
@@ -50,14 +50,14 @@ def test_the_run_verifies_with_every_clip_decoded(quickstart: Path) -> None:
     assert state["samples"] >= 12
 
 
-def test_the_speech_is_what_the_text_says(quickstart: Path) -> None:
+def test_the_speech_is_what_the_text_says(quickstart: Path, tmp_path: Path) -> None:
     """Heard by a recogniser of the test's own, from what a trainer gets."""
     from pipeline import backends
     from pipeline.audio import resample
     from pipeline.config import Config
     from pipeline.dialogue import Clip
 
-    turns = list(stream_turns(quickstart))[::3]
+    turns = list(DialogueStream(quickstart, each="turn", shuffle=0, cache=tmp_path))[::3]
     assert {turn.language for turn in turns} == {"en", "zh"} and {turn.loss for turn in turns} == {True, False}
     clips = [resample(Clip(turn.audio, turn.rate), 16000) for turn in turns]
     heard = backends.make_recognizer(Config()).transcribe(clips, [turn.language for turn in turns])

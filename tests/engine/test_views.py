@@ -23,10 +23,11 @@ from pipeline.engine.run import load_frozen
 from pipeline.engine.views import choose_views, make_views
 from pipeline.errors import ConfigError, RunFolderError, RunIncomplete, RunMismatchError, SpeechchatError
 from pipeline.shards.manifest import Manifest
-from pipeline.shards.reader import read_unit, stream_turns
+from pipeline.shards.reader import read_unit
 from pipeline.shards.stats import Stats
 from pipeline.shards.store import RunFolder
 from pipeline.shards.verify import verify
+from pipeline.training.stream import DialogueStream
 from pipeline.view_sections import CodecConfig, NoiseConfig, SpeedConfig, ViewConfig
 from tests.fakes import tree
 from tests.synthetic import make_run
@@ -88,7 +89,7 @@ def refusal(error: type[SpeechchatError], *parts: str) -> object:
     return pytest.raises(error, match="(?s)" + ".*".join(parts))
 
 
-def test_a_view_is_laid_out_like_a_run(run: RunFolder) -> None:
+def test_a_view_is_laid_out_like_a_run(run: RunFolder, tmp_path: Path) -> None:
     before = tree(run.root)
     watcher = Watcher()
     assert "## The view" not in run.card.read_text("utf-8")
@@ -102,8 +103,9 @@ def test_a_view_is_laid_out_like_a_run(run: RunFolder) -> None:
         assert (stats.planned, stats.accepted, stats.rejected) == (clean.planned, clean.accepted, clean.rejected)
         card = folder.card.read_text("utf-8")
         assert f"## The view `{name}`" in card and "| noise | kind" in card
-        turns = list(stream_turns(folder.root))
-        originals = list(stream_turns(run.root))
+        turns, originals = (
+            list(DialogueStream(root, each="turn", shuffle=0, cache=tmp_path)) for root in (folder.root, run.root)
+        )
         assert [(turn.key, turn.text) for turn in turns] == [(turn.key, turn.text) for turn in originals] != []
         for seen, original in zip(turns, originals, strict=True):
             assert np.array_equal(seen.audio, original.audio) == (seen.role == "assistant")

@@ -25,9 +25,9 @@ from pipeline.errors import RunMismatchError
 from pipeline.plan import Unit
 from pipeline.shards.lease import Lease
 from pipeline.shards.parts import read_log
-from pipeline.shards.reader import stream_turns
 from pipeline.shards.remote import place
 from pipeline.shards.store import RunFolder
+from pipeline.training.stream import DialogueStream
 from tests.command_line import CommandLine
 from tests.fakes import EN_LINES, FakeLLM, Silent, config_file, llm_server, tree, write_corpus
 from tests.faults import tools
@@ -89,7 +89,9 @@ def test_a_run_on_a_store_is_the_run_in_a_folder(
     assert line < changed.index("runs/made/logs/driver.json")
 
 
-def test_the_commands_that_read_a_run(made: str, store: Proxy, config: Path, speechchat: CommandLine) -> None:
+def test_the_commands_that_read_a_run(
+    made: str, store: Proxy, config: Path, speechchat: CommandLine, tmp_path: Path
+) -> None:
     done = speechchat("verify", made, "--decode", "--workers", 1)
     assert done.status == 0 and "2 units, 3 samples" in done.out and "all is well" in done.out
     reads = [request.name for request in store.seen if request.method == "GET" and request.name.endswith(".tar")]
@@ -101,7 +103,7 @@ def test_the_commands_that_read_a_run(made: str, store: Proxy, config: Path, spe
     assert json.loads(text.out)["written"] == 4
     plan = speechchat("plan", config, "--estimate", "--pilot", made, "--json")
     assert plan.status == 0 and '"pilot' in plan.out
-    assert len(list(stream_turns(made))) == 6
+    assert len(list(DialogueStream(made, each="turn", cache=tmp_path))) == 6
     assert place(made).joinpath("config.yaml").is_file()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.engine.run import run as run_here
-from pipeline.shards.reader import stream_turns
+from pipeline.training.stream import DialogueStream
 from tests.fakes import FakeLLM, Silent, config_file, tree
 from tests.faults import tools
 from tests.faults.tools import error_line, run
@@ -120,7 +120,7 @@ def test_a_read_only_run_is_read_and_not_written(
     for command in ("verify", "stats"):
         done = subprocess.run([*speechchat, command, str(disk / "run")], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    assert len(list(stream_turns(disk / "run"))) == 16
+    assert len(list(DialogueStream(disk / "run", each="turn", cache=tmp_path))) == 16
     status, said = run(config, disk / "new", "--engine", "local")
     assert status == 4
     assert "the file system is read-only" in error_line(said)

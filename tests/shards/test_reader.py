@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,12 @@ import pytest
 
 from pipeline import audio
 from pipeline.dialogue import Clip, Reject
-from pipeline.errors import DataError, RunFolderError, UsageError
+from pipeline.errors import DataError
 from pipeline.plan import Unit, plan_units
-from pipeline.shards.reader import (
-    read_rejects,
-    read_tar,
-    read_unit,
-    shard_paths,
-    stream_samples,
-    stream_turns,
-)
+from pipeline.shards.reader import read_rejects, read_samples, read_tar, read_unit
 from pipeline.shards.store import RunFolder
 from pipeline.stages import studio
+from pipeline.training.stream import DialogueStream
 from tests.synthetic import make_run
 
 Spoken = list[tuple[str, int, str, str, np.ndarray, int]]  # key, turn, role, text, int16 samples, rate
@@ -59,19 +53,17 @@ def damaged(folder: RunFolder, tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
-def keys(stream: Iterator[dict[str, Any]]) -> list[str]:
-    return [item["key"] for item in stream]
-
-
 def accepted(folder: RunFolder, split: str = "train") -> list[str]:
     """Keys in the order of units and of their dialogues."""
     manifests = [manifest for manifest in folder.manifests() if manifest.split == split]
     return [item.sample.key for manifest in manifests for item in read_unit(folder, manifest)]
 
 
-def test_turns_are_exactly_the_clips_that_went_in(made: tuple[RunFolder, Spoken]) -> None:
+def test_turns_are_exactly_the_clips_that_went_in(made: tuple[RunFolder, Spoken], tmp_path: Path) -> None:
     folder, spoken = made
-    turns = [turn for split in ("train", "test") for turn in stream_turns(folder.root, split)]
+    turns = [
+        turn for split in ("train", "test") for turn in DialogueStream(folder.root, split, each="turn", cache=tmp_path)
+    ]
     known = {(key, number): (role, text, clip, rate) for key, number, role, text, clip, rate in spoken}
     rejected = {reject.id for manifest in folder.manifests() for reject, _ in read_rejects(folder, manifest)}
     assert {(turn.key, turn.turn) for turn in turns} == {name for name in known if name[0] not in rejected}
@@ -85,127 +77,42 @@ def test_turns_are_exactly_the_clips_that_went_in(made: tuple[RunFolder, Spoken]
     assert {turn.rate for turn in turns if turn.role == "assistant"} == {24000}
 
 
-def test_samples_come_in_order_and_their_tracks_last_equally_long(folder: RunFolder) -> None:
-    samples = list(stream_samples(folder.root))
-    assert [item["key"] for item in samples] == accepted(folder)
-    for item in samples:
-        sample = item["sample"]
-        assert sample.key == item["key"] and item["user"].dtype == item["assistant"].dtype == np.int16
-        assert len(item["user"]) / sample.user_rate == pytest.approx(sample.duration, abs=1e-9)
-        assert len(item["assistant"]) / sample.assistant_rate == pytest.approx(sample.duration, abs=1e-9)
-        for turn in sample.turns:  # each is silent while the other speaks
-            other, rate = (
-                (item["assistant"], sample.assistant_rate) if turn.role == "user" else (item["user"], sample.user_rate)
-            )
+def test_the_tracks_last_equally_long_and_are_silent_in_turn(folder: RunFolder) -> None:
+    for item in (item for manifest in folder.manifests() for item in read_unit(folder, manifest)):
+        sample = item.sample
+        tracks = {"user": audio.decode(item.user), "assistant": audio.decode(item.assistant)}
+        for samples, rate in tracks.values():
+            assert len(samples) / rate == pytest.approx(sample.duration, abs=1e-9)
+        for turn in sample.turns:
+            other, rate = tracks["assistant" if turn.role == "user" else "user"]
             assert not np.any(other[int(turn.start * rate) : int(turn.end * rate)])
 
 
-def test_turns_come_in_the_order_of_the_dialogue(folder: RunFolder) -> None:
-    turns = [(turn.key, turn.turn, turn.start) for turn in stream_turns(folder.root)]
-    place = {key: number for number, key in enumerate(accepted(folder))}
-    assert turns == sorted(turns, key=lambda item: (place[item[0]], item[1]))
-    assert turns == sorted(turns, key=lambda item: (place[item[0]], item[2]))
+def test_samples_are_read_without_their_tracks(folder: RunFolder) -> None:
+    for manifest in folder.manifests():
+        whole = [item.sample for item in read_unit(folder, manifest)]
+        assert list(read_samples(folder, manifest)) == whole != []
 
 
-def test_shuffling_is_seeded_and_loses_nothing(folder: RunFolder) -> None:
-    plain = keys(stream_samples(folder.root))
-    first = keys(stream_samples(folder.root, shuffle=100, seed=1))
-    assert first == keys(stream_samples(folder.root, shuffle=100, seed=1))
-    assert first != plain and first != keys(stream_samples(folder.root, shuffle=100, seed=2))
-    assert sorted(first) == sorted(plain)
+def test_plain_webdataset_reads_every_sample(folder: RunFolder) -> None:
+    """Without this package."""
+    webdataset = pytest.importorskip("webdataset")
+    for split in ("train", "test"):
+        shards = sorted(map(str, (folder.root / "shards" / split).rglob("*.tar")))
+        found = list(webdataset.WebDataset(shards, shardshuffle=False))
+        assert [item["__key__"] for item in found] == accepted(folder, split) != []
+        assert all(item["json"].startswith(b"{") and item["user.flac"][:4] == b"fLaC" for item in found)
 
 
-def test_epochs(folder: RunFolder) -> None:
-    once = keys(stream_samples(folder.root))
-    assert keys(stream_samples(folder.root, epochs=3)) == once * 3
-    for_ever = iter(stream_samples(folder.root, epochs=None))
-    assert [next(for_ever)["key"] for _ in range(4 * len(once))] == once * 4
-
-
-def test_epochs_of_a_shuffled_stream_are_whole(folder: RunFolder) -> None:
-    once = sorted(keys(stream_samples(folder.root)))
-    twice = keys(stream_samples(folder.root, shuffle=100, epochs=2))
-    assert sorted(twice[: len(once)]) == sorted(twice[len(once) :]) == once
-
-
-def test_a_list_of_shards_instead_of_a_run(folder: RunFolder) -> None:
-    paths = shard_paths(folder.root)
-    assert (
-        keys(stream_samples([str(path) for path in paths[1:]]))
-        == accepted(folder)[-len(keys(stream_samples(paths[1:]))) :]
-    )
-    assert keys(stream_samples(paths)) == accepted(folder)
-    [turns, alone] = [list(stream_turns(run)) for run in (folder.root, paths)]
-    assert [(turn.key, turn.turn) for turn in turns] == [(turn.key, turn.turn) for turn in alone]
-
-
-def test_splits(folder: RunFolder) -> None:
-    assert keys(stream_samples(folder.root, "test")) == accepted(folder, "test") != []
-    assert not set(accepted(folder, "test")) & set(keys(stream_samples(folder.root)))
-    with pytest.raises(UsageError, match=r"no finished shard of split 'validation'; this run has: test, train"):
-        stream_samples(folder.root, "validation")
-
-
-def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="so it is no run"):
-        stream_samples(tmp_path)
-
-
-def test_a_truncated_shard_is_named(damaged: RunFolder) -> None:
-    path = shard_paths(damaged.root)[1]
-    whole = path.read_bytes()
-    first = next(read_tar(path))
-    boundary = 512 * sum(1 + -(-len(data) // 512) for _, data in first.members())
-    assert 0 < boundary < len(whole)
-    path.write_bytes(whole[:boundary])  # where tar readers see nothing wrong
-    with pytest.raises(DataError, match=rf"{path}: {boundary} bytes where {len(whole)} were published.*verify"):
-        stream_samples(damaged.root)
-    path.unlink()
-    with pytest.raises(DataError, match=rf"{path}: 0 bytes where"):
-        stream_samples(damaged.root)
-
-
-def _rot(path: Path) -> str:
-    """Garbage in the first track of a shard, its size unchanged; the key of the sample that it hits."""
-    first = next(read_tar(path))
-    data = path.read_bytes()
-    at = data.index(first.user)
-    path.write_bytes(data[:at] + bytes(len(first.user)) + data[at + len(first.user) :])
-    return first.sample.key
-
-
-def test_a_damaged_sample_raises_and_is_named(damaged: RunFolder) -> None:
-    path = shard_paths(damaged.root)[1]
-    key = _rot(path)
-    before = accepted(damaged).index(key)
-    stream = iter(stream_samples(damaged.root))
-    assert [next(stream)["key"] for _ in range(before)] == accepted(damaged)[:before]
-    with pytest.raises(DataError, match=rf"{path}: {key}\.user\.flac: not decodable"):
-        next(stream)
-
-
-def test_a_damaged_sample_is_told_and_passed_over(damaged: RunFolder) -> None:
-    path = shard_paths(damaged.root)[1]
-    key = _rot(path)
-    with pytest.warns(UserWarning, match=key):
-        found = keys(stream_samples(damaged.root, on_damage="warn"))
-    assert found == [item for item in accepted(damaged) if item != key]
-
-
-def test_a_missing_member_is_named(damaged: RunFolder) -> None:
-    path = shard_paths(damaged.root)[0]
+def test_a_member_of_another_name_is_named(damaged: RunFolder) -> None:
+    path = damaged.shard(0, next(manifest.split for manifest in damaged.manifests()))
     first = next(read_tar(path))
     data = bytearray(path.read_bytes())
-    name = f"{first.sample.key}.user.flac".encode()
-    at = data.index(name)
-    import tarfile
-
+    at = data.index(f"{first.sample.key}.user.flac".encode())
     info = tarfile.TarInfo(f"{first.sample.key}.other.flac")
     info.size, info.mode = len(first.user), 0o644
     data[at : at + 512] = info.tobuf(tarfile.USTAR_FORMAT)
     path.write_bytes(data)
-    with pytest.raises(DataError, match=rf"{path}: {first.sample.key}: member 'user\.flac' is missing"):
-        list(stream_samples(damaged.root))
     with pytest.raises(DataError, match=rf"{path}: member .*other\.flac' where KEY\.user\.flac belongs"):
         list(read_tar(path))
 
@@ -225,11 +132,3 @@ def _config(folder: RunFolder) -> Any:
     from pipeline.engine.run import load_frozen
 
     return load_frozen(folder)[0]
-
-
-def test_two_workers_of_a_dataloader_give_every_turn_once(folder: RunFolder) -> None:
-    torch_data = pytest.importorskip("torch.utils.data", reason="the [train] extra is not installed")
-    expected = sorted((turn.key, turn.turn, turn.audio.sum()) for turn in stream_turns(folder.root))
-    loader = torch_data.DataLoader(stream_turns(folder.root, shuffle=10), batch_size=None, num_workers=2)
-    for _ in range(2):
-        assert sorted((turn.key, turn.turn, turn.audio.sum()) for turn in loader) == expected
