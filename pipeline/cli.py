@@ -22,7 +22,7 @@ from pipeline.cli_gate import gate_app
 from pipeline.cli_plan import plan
 from pipeline.cli_repair import repair, verify
 from pipeline.cli_status import status
-from pipeline.cli_training import release
+from pipeline.cli_training import export, release
 from pipeline.cli_views import views
 from pipeline.cli_voices import voices_app
 from pipeline.errors import ConfigError, ModelError, RunFolderError, SpeechchatError, UsageError
@@ -273,6 +273,7 @@ app.command()(verify)
 app.command()(repair)
 app.command()(views)
 app.command()(status)
+app.command()(export)
 app.command()(release)
 
 

@@ -3,15 +3,107 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from pipeline.errors import UsageError
 from pipeline.shards.remote import place
+from pipeline.training.formats import FORMATS
+
+if TYPE_CHECKING:
+    from pipeline.training.export import Summary
+
+_FORMATS = "\n\n".join(f"`{name}`: {about}" for name, (_, about) in FORMATS.items())
+
+
+def export(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="a run or a view of one, or s3://BUCKET/PATH", parser=place)
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="a new folder, or that of an export to go on with", parser=place)
+    ],
+    to: Annotated[str, typer.Option(metavar="FORMAT", help="one of those above")],
+    split: Annotated[
+        list[str] | None, typer.Option(help="train, validation or test; repeatable. Without: all that the run has")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="an option of the format, see its page; repeatable"),
+    ] = None,
+) -> None:
+    from pipeline.config import assign_settings
+    from pipeline.training.export import export as export_run
+
+    options: dict[str, Any] = {}
+    assign_settings(options, settings or [])
+    try:
+        with ExportDisplay() as display:
+            summary = export_run(run, to, out, split, options, display.show)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: finished units are kept; give the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    if summary.missing:
+        typer.echo(
+            f"! {summary.missing} units of the plan are not finished, so they are not in it; finish the run and give "
+            "the same command again",
+            err=True,
+        )
+    for note in summary.notes:
+        typer.echo(f"! {note}", err=True)
+    typer.echo(
+        f"{out}: {summary.samples} dialogues of {summary.units} units in {summary.files} files, "
+        f"{summary.bytes / 1e6:.1f} MB" + ("" if summary.added else "; it was finished already")
+    )
+
+
+export.__doc__ = f"""Write a run's dialogues in the format of a trainer.
+
+Kill it at any moment and give the same command again: it goes on; when the run has grown, too.
+
+{_FORMATS}
+"""
+
+
+class ExportDisplay:
+    """One bar with an estimate of the end, on standard error."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("export"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("units · {task.fields[samples]} dialogues, {task.fields[megabytes]:.0f} MB ·"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, highlight=False),
+        )
+        self._bar: TaskID | None = None
+
+    def __enter__(self) -> ExportDisplay:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, summary: Summary) -> None:
+        fields: dict[str, Any] = {"samples": summary.samples, "megabytes": summary.bytes / 1e6}
+        if self._bar is None:
+            self._bar = self._bars.add_task("", total=summary.units, **fields)
+        else:
+            self._bars.update(self._bar, advance=1, **fields)
 
 
 def release(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.audio.faults import check, check_raw, expected_seconds
-from pipeline.audio.files import check_flac, decode, encode_flac, header, read_clip, write_preview
+from pipeline.audio.files import check_flac, decode, encode_flac, encode_wav, header, read_clip, write_preview
 from pipeline.audio.mastering import limit, master, measure_loudness, normalize_loudness
 from pipeline.audio.samples import centre, from_pcm, quantize, resample, to_pcm
 from pipeline.audio.timeline import GRID, START_GRID, Timeline, draw, lay_out
@@ -21,6 +21,7 @@ __all__ = [
     "decode",
     "draw",
     "encode_flac",
+    "encode_wav",
     "expected_seconds",
     "from_pcm",
     "header",

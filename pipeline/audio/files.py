@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import warnings
+import wave
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -46,6 +47,17 @@ def encode_flac(pcm: np.ndarray, rate: int, tags: Mapping[str, str] = _NO_TAGS) 
         for name in sorted(tags):
             setattr(file, name, tags[name])
         file.write(pcm)
+    return buffer.getvalue()
+
+
+def encode_wav(pcm: np.ndarray, rate: int) -> bytes:
+    """int16 (mono [n] or stereo [n, 2]) to a WAV file of 16-bit PCM; the same samples always give the same bytes."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1 if pcm.ndim == 1 else pcm.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.ascontiguousarray(pcm, "<i2").tobytes())
     return buffer.getvalue()
 
 

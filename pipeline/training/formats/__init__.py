@@ -1,0 +1,15 @@
+"""The formats of an export: a file each, imported when it is used."""
+
+from __future__ import annotations
+
+FORMATS: dict[str, tuple[str, str]] = {
+    "hf": ("hf:HuggingFace", "Hugging Face Parquet, a row a dialogue with both tracks as Audio, and a card"),
+    "llama-factory": ("llama_factory:LlamaFactory", "ShareGPT with `audios`, and dataset_info.json"),
+    "llama-omni": (
+        "llama_omni:LlamaOmni",
+        "JSON of conversations with speech, text and unit (LLaMA-Omni, LLaMA-Omni 2)",
+    ),
+    "ms-swift": ("ms_swift:MsSwift", "JSONL of messages and `audios`"),
+    "slam-omni": ("slam_omni:SlamOmni", "Parquet, a row a round: question audio, answer, speech tokens"),
+}
+"""name → module:class in this folder, and one line: whose format it is and what it looks like."""
