@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.backends.tts.router import Router
-from pipeline.config import Config, EngineConfig, JudgeConfig, RepairConfig, TtsConfig
+from pipeline.config import AsrConfig, Config, EngineConfig, JudgeConfig, RepairConfig, TtsConfig
 from pipeline.dialogue import (
     Clip,
     Dialogue,
@@ -29,6 +29,7 @@ from pipeline.dialogue import (
     TextLine,
     Transcript,
     Turn,
+    Word,
     derive_seed,
 )
 from pipeline.engine.base import Job
@@ -125,8 +126,9 @@ class ScriptedRecognizer:
     deterministic = True
     careful = True
 
-    def __init__(self, synthesizer: ToneSynthesizer):
+    def __init__(self, synthesizer: ToneSynthesizer, words: bool = False):
         self._synthesizer = synthesizer
+        self._words = words
         self._known: dict[bytes, Transcript] = {}
 
     def transcribe(
@@ -135,7 +137,9 @@ class ScriptedRecognizer:
         """A clip that is heard again is heard the same."""
         if not careful:
             self._known = {
-                clip.audio.tobytes(): Transcript(self._heard(request), -0.2, 0.01, 1.1)
+                clip.audio.tobytes(): Transcript(
+                    self._heard(request), -0.2, 0.01, 1.1, words=self._times(self._heard(request), clip)
+                )
                 for clip, request in zip(clips, self._synthesizer.said(), strict=True)
             }
         return [self._known[clip.audio.tobytes()] for clip in clips]
@@ -145,6 +149,13 @@ class ScriptedRecognizer:
         if request.take == 0 and request.text in STUMBLES:
             return STUMBLES[request.text]
         return MISHEARD.get(request.text, request.text)
+
+    def _times(self, text: str, clip: Clip) -> tuple[Word, ...]:
+        """Words, in Mandarin pairs of characters, of equal length with as long a pause before each of them."""
+        words = text.split() if " " in text else [text[at : at + 2] for at in range(0, len(text), 2)]
+        step = clip.seconds / (2 * len(words))
+        spans = [(word, (2 * place + 1) * step, (2 * place + 2) * step) for place, word in enumerate(words)]
+        return tuple(Word(text=word, start=start, end=end) for word, start, end in spans if self._words)
 
 
 class LengthQuality:
@@ -167,18 +178,20 @@ def make_run(
     *,
     splits: Mapping[Split, float] | None = None,
     keep: Literal["none", "sample", "all"] = "all",
+    words: bool = False,
 ) -> RunFolder:
     """A finished run in `root`, all in split train unless `splits` says otherwise.
 
     The first `rejected` dialogues of the plan are rejected: in turn by the judge (its clips kept) and for their text.
     Of the others, those with a sentence of STUMBLES needed a second take, and every second one of a language ends
-    with a turn of the LLM.
+    with a turn of the LLM. words: the recogniser gives the times of its words.
     """
     config = Config(
         dialogues=dialogues,
         unit_size=unit_size,
         languages=dict.fromkeys(languages, 1.0),
         splits=dict(splits or {"train": 1.0}),
+        asr=AsrConfig(words=words),
         tts=TtsConfig(speeds=(1.0, 0.88)),
         repair=RepairConfig(ladder=("again",)),
         judge=JudgeConfig(limits={"en": {"wer": 0.1}, "zh": {"cer": 0.1}}, keep=keep),
@@ -186,7 +199,7 @@ def make_run(
     )
     folder = RunFolder(root)
     synthesizer = ToneSynthesizer()
-    recognizer = ScriptedRecognizer(synthesizer)
+    recognizer = ScriptedRecognizer(synthesizer, words)
     writer = ModelUse(role="writer", name="script", sha256="", license="CC0-1.0")
     models = (writer, ModelUse(role="tts", name="tones", sha256="", license="CC0-1.0"))
     origin = Origin("speechchat tests", dict.fromkeys(("text", "speech", "judge"), "0" * 16), models)

@@ -1,4 +1,4 @@
-"""A run to stream."""
+"""Runs to stream and to export."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.dialogue import Split
+from pipeline.shards.reader import read_samples
 from pipeline.shards.store import RunFolder
 from tests.synthetic import make_run
 
@@ -24,6 +26,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def keys(run: RunFolder) -> list[str]:
     """Of all samples, as they lie in the shards."""
-    from pipeline.shards.reader import read_samples
-
     return [sample.key for manifest in run.manifests() for sample in read_samples(run, manifest)]
+
+
+@pytest.fixture(scope="session")
+def timed_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Two units of four dialogues with word times, the first in train (two were rejected), the other in validation."""
+    root = tmp_path_factory.mktemp("timed") / "run"
+    splits: dict[Split, float] = {"train": 0.5, "validation": 0.5}
+    return make_run(root, dialogues=8, unit_size=4, rejected=2, splits=splits, words=True)

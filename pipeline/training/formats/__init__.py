@@ -9,7 +9,10 @@ FORMATS: dict[str, tuple[str, str]] = {
         "llama_omni:LlamaOmni",
         "JSON of conversations with speech, text and unit (LLaMA-Omni, LLaMA-Omni 2)",
     ),
+    "lhotse": ("lhotse:Lhotse", "Lhotse Shar: cuts with `recording` and `target_audio` for NeMo's duplex models"),
+    "moshi": ("moshi:Moshi", "stereo WAV (left assistant, right user), a JSON of word times beside each, and a JSONL"),
     "ms-swift": ("ms_swift:MsSwift", "JSONL of messages and `audios`"),
+    "nemo": ("nemo:Nemo", "NeMo's ShareGPT-WebDataset: tars of a JSON and the user's track a dialogue"),
     "slam-omni": ("slam_omni:SlamOmni", "Parquet, a row a round: question audio, answer, speech tokens"),
 }
 """name → module:class in this folder, and one line: whose format it is and what it looks like."""
