@@ -1,59 +1,86 @@
-"""Stream the shards of a run as a training loop would, and say how fast.
+"""Stream the shards of a run or a release as a training loop would, stop and go on, and say how fast.
 
-    python scripts/stream_training.py runs/demo --split train --limit 8 --shuffle 100
+    python scripts/stream_training.py runs/demo --split train --limit 8
+    torchrun --nproc-per-node 2 scripts/stream_training.py runs/demo --workers 2 --take 3 --state state.json
+    python scripts/stream_training.py runs/demo --state state.json --resume
 
-Reads through `pipeline.stream_turns` (plain webdataset). Where torch is installed it reads a second time through a
-DataLoader with worker processes, and finds the same turns.
+The first reads an epoch of turns through `pipeline.DialogueStream`, and where torchdata is installed once more through
+its StatefulDataLoader with worker processes, and finds the same turns. With `--take` each process stops after so many
+batches and saves where it is (RANK in the file's name); `--resume` reads the rest, by any number of processes.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
 from importlib import util
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipeline import SpeechchatError, TurnExample, stream_turns
-from pipeline.shards.remote import place
+from pipeline import Batches, DialogueStream, SpeechchatError, TurnExample
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="a run folder, or s3://BUCKET/PATH", parser=place)],
+    run: Annotated[str, typer.Argument(help="a run or a release: a folder, s3://BUCKET/PATH or https://HOST/PATH")],
     split: Annotated[str, typer.Option(help="train, validation or test")] = "train",
     limit: Annotated[int, typer.Option(help="turns to print")] = 8,
-    shuffle: Annotated[int, typer.Option(help="size of the shuffle buffer, in samples; 0 reads in order")] = 0,
+    shuffle: Annotated[int, typer.Option(help="items that are shuffled together; 0 reads in order")] = 0,
     seed: Annotated[int, typer.Option(help="of the shuffling")] = 0,
-    epochs: Annotated[int, typer.Option(min=1)] = 1,
-    workers: Annotated[int, typer.Option(help="of the DataLoader, where torch is installed; 0 leaves it out")] = 2,
+    seconds: Annotated[float, typer.Option(help="of audio in a padded batch of turns")] = 60.0,
+    workers: Annotated[int, typer.Option(help="of the loader, where torchdata is installed; 0 leaves it out")] = 2,
+    take: Annotated[int | None, typer.Option(help="batches, then stop and save the state")] = None,
+    state: Annotated[Path, typer.Option(help="where the state is saved, or read from")] = Path("stream-state.json"),
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the states that lie there")] = False,
 ) -> None:
     """Print turns with their loss role, then samples and audio seconds per second."""
-    options: dict[str, Any] = {"shuffle": shuffle, "seed": seed, "epochs": epochs}
-    seen = consume("webdataset", stream_turns(run, split, **options), limit)
-    if not workers:
+    stream = DialogueStream(run, split, each="turn", shuffle=shuffle, seed=seed, batches=Batches(seconds))
+    if take is None and not resume:
+        seen = consume("in process", stream, limit)
+        if workers and util.find_spec("torchdata"):
+            stream.set_epoch(0)
+            again = consume(f"StatefulDataLoader, {workers} workers", loader(stream, workers), 0)
+            if again != seen:
+                raise SystemExit(f"the loader gave {again.total()} turns where {seen.total()} were streamed before")
+        elif workers:
+            typer.echo("torchdata is not installed, so no loader was tried: pip install 'speechchat[train]'")
         return
-    if util.find_spec("torch") is None:
-        typer.echo("torch is not installed, so no DataLoader was tried: pip install 'speechchat[train]'")
-        return
-    from torch.utils.data import DataLoader
+    if resume:
+        stream.load_state_dict([json.loads(path.read_text()) for path in saved(state)])
+    batches: Any = loader(stream, workers) if workers and util.find_spec("torchdata") else stream
+    consume(f"rank {stream.rank} of {stream.ranks}", islice(batches, take), limit)
+    if take is not None:
+        path = state.with_name(f"{state.stem}-{stream.rank}{state.suffix}")
+        path.write_text(json.dumps(batches.state_dict()))
+        typer.echo(f"the state is in {path}")
 
-    loader = DataLoader(stream_turns(run, split, **options), batch_size=None, num_workers=workers)
-    again = consume(f"DataLoader, {workers} workers", loader, 0)
-    if again != seen:
-        raise SystemExit(f"the DataLoader gave {again.total()} turns where {seen.total()} were streamed before")
+
+def loader(stream: DialogueStream, workers: int) -> Any:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader(stream, batch_size=None, num_workers=workers)
 
 
-def consume(name: str, turns: Iterable[TurnExample], limit: int) -> Counter[tuple[str, int]]:
+def saved(state: Path) -> list[Path]:
+    """The states of all ranks."""
+    paths = sorted(state.parent.glob(f"{state.stem}-*{state.suffix}"))
+    if not paths:
+        raise SystemExit(f"{state.stem}-0{state.suffix}: no such state; --take N saves one")
+    return paths
+
+
+def consume(name: str, batches: Iterable[list[TurnExample]], limit: int) -> Counter[tuple[str, int]]:
     """Read everything; returns how often each (key, turn) came."""
     seen: Counter[tuple[str, int]] = Counter()
     keys: set[str] = set()
     seconds = learned = 0.0
     started = time.perf_counter()
-    for turn in turns:
+    for turn in (turn for batch in batches for turn in batch):
         seen[turn.key, turn.turn] += 1
         keys.add(turn.key)
         length = len(turn.audio) / turn.rate

@@ -66,6 +66,13 @@ class Catalog:
     def about(self) -> str:
         return f"{self.root} ({self.split}: {len(self.table)} samples in {len(self.shards)} shards)"
 
+    @property
+    def advice(self) -> str:
+        """What to do about damage."""
+        if _is_release(self.root):
+            return f"`sha256sum -c SHA256SUMS` in {self.root} says more; fetch it again"
+        return f"`speechchat verify {self.root}` says more"
+
     def scores(self) -> pa.Table:
         """scores and text_scores of each sample, as in the index."""
         return self._cache.table("scores", lambda: _read_indexes(self.shards, list(_SCORES)))

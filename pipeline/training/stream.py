@@ -110,7 +110,7 @@ class DialogueStream(IterableDataset):
         self._shuffle, self._seed, self._tail, self._check = shuffle, seed, tail, check
         self._skip = damage == "skip"
         self._threads = threads
-        self._cache = Path(cache) if cache is not None else cache_folder()
+        self._cache = Path(cache) if cache is not None else cache_folder() / "streams"
         self._given = (rank, ranks)
         self.rank, self.ranks = _world(rank, ranks)
         self.skipped = 0
@@ -302,7 +302,7 @@ class DialogueStream(IterableDataset):
                 found.append(data.example(item))
             except DataError as error:
                 if not self._skip:
-                    raise
+                    raise DataError(f"{error}; {data.catalog.advice}") from None
                 damaged.append(str(error))
         return found, damaged
 

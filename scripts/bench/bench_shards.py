@@ -1,4 +1,5 @@
-"""What shards cost: samples per CPU second for writing, verifying and streaming, beside the least that could do it.
+"""What shards cost: samples per CPU second for writing and verifying, beside the least that could do it. (What
+streaming costs: bench_stream.py.)
 
     python scripts/bench/bench_shards.py [--samples 512] [--runs 5]
 
@@ -12,9 +13,6 @@ per CPU second (user + system, of this process or of sha256sum); ratio = value /
     shards.verify_share    the same; baseline: the hashing alone, by the library that verify uses (OpenSSL), which where
                            the CPU has instructions for it takes a fraction of what an older sha256sum does
     shards.verify_decode   those of `speechchat verify --decode`; baseline: sha256sum and soundfile on every track
-    shards.stream          `stream_samples`, records and tracks decoded; baseline: soundfile on every track, in memory
-    shards.stream_turns    `stream_turns`, cut into turns; baseline: as above
-    shards.stream_share    `stream_samples` again; baseline: webdataset on the same shards, nothing decoded
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +51,6 @@ from pipeline.engine.verifying import verify_run
 from pipeline.errors import SpeechchatError
 from pipeline.plan import plan_units
 from pipeline.shards.disk import sha256_file
-from pipeline.shards.reader import shard_paths, stream_samples, stream_turns
 from pipeline.shards.store import RunFolder, publish
 from pipeline.shards.writer import UnitWriter
 from pipeline.stages.cast import Casting
@@ -144,17 +141,12 @@ class Bench:
         bare.mkdir()
         cpu = {"write": _cpu(lambda: self.write(folder)), "write_bare": _cpu(lambda: self.write_bare(bare))}
         write_totals(folder, self.config)
-        shards = shard_paths(folder.root)
         files = [str(folder.root / fact.path) for manifest in folder.manifests() for fact in manifest.files]
-        raw = wds.WebDataset([str(path) for path in shards], shardshuffle=False, empty_check=False)
         tasks: dict[str, Callable[[], object]] = {
             "verify": lambda: self.verify(folder, decode=False),
             "verify_decode": lambda: self.verify(folder, decode=True),
             "sha256sum": lambda: subprocess.run(["sha256sum", *files], check=True, stdout=subprocess.DEVNULL),
             "hash": lambda: [sha256_file(Path(name)) for name in files],
-            "stream": lambda: _drain(stream_samples(folder.root), len(self.encoded)),
-            "stream_turns": lambda: _drain(stream_turns(folder.root), len(self.encoded) * len(ROLES)),
-            "webdataset": lambda: _drain(raw, len(self.encoded)),
             "soundfile": self.decode_bare,
         }
         return cpu | {name: _cpu(task) for name, task in tasks.items()}
@@ -163,12 +155,6 @@ class Bench:
 def _dialogue(plan: PlannedDialogue) -> Dialogue:
     turns = tuple(Turn(role=role, written=TEXTS[role], spoken=TEXTS[role], author="source") for role in ROLES)
     return Dialogue(plan=plan, system="", source=Source(name="bench", license="CC0-1.0", row=plan.id), turns=turns)
-
-
-def _drain(items: Iterable[object], expected: int) -> None:
-    found = sum(1 for _ in items)
-    if found != expected:
-        raise RuntimeError(f"{found} items streamed where {expected} were written")
 
 
 def _cpu(task: Callable[[], object]) -> float:
@@ -191,9 +177,6 @@ def report(samples: int, rounds: Sequence[dict[str, float]]) -> None:
         "verify": ("verify", "sha256sum"),
         "verify_share": ("verify", "hash"),
         "verify_decode": ("verify_decode", "hash_and_decode"),
-        "stream": ("stream", "soundfile"),
-        "stream_turns": ("stream_turns", "soundfile"),
-        "stream_share": ("stream", "webdataset"),
     }
     for name, (ours, other) in figures.items():
         line = {
