@@ -43,8 +43,8 @@ def turns(done: subprocess.CompletedProcess[str]) -> int:
 def test_an_epoch_in_process_and_through_workers(run: RunFolder, total: int, tmp_path: Path) -> None:
     done = stream(tmp_path, run.root, "--limit", 3)
     assert len(re.findall(r"^\S+ turn \d+ (?:user|assistant)", done.stdout, re.MULTILINE)) == 3
-    assert "StatefulDataLoader, 2 workers: 12 samples" in done.stdout
-    assert "in process: 12 samples" in done.stdout and turns(done) == 2 * total
+    assert "in process: " in done.stdout and "StatefulDataLoader, 2 workers: " in done.stdout
+    assert turns(done) == 2 * total
 
 
 def test_two_processes_stop_and_one_goes_on(run: RunFolder, total: int, tmp_path: Path) -> None:
