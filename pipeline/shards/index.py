@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +20,9 @@ from pipeline.dialogue import Role, Sample
 from pipeline.shards.format import Encoded, Member
 
 ROLES: tuple[Role, Role] = ("user", "assistant")
+PARQUET: Mapping[str, Any] = MappingProxyType({"compression": "lz4", "use_dictionary": False})
+"""How an index is written: of so few rows dictionaries are longer than what they stand for, and thousands of indexes
+are joined in a third of the time that zstd takes."""
 INDEX_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -161,5 +166,5 @@ def speech_seconds(sample: Sample, role: Role) -> float:
 
 def index_bytes(rows: list[dict[str, Any]]) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), buffer, **PARQUET)
     return buffer.getvalue()

@@ -13,7 +13,8 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +34,28 @@ _SCORES = ("scores", "text_scores")
 _BASE = [name for name in INDEX_SCHEMA.names if name not in _SCORES]
 _PARTS = ("min", "mean", "max")
 _READERS = 8
-"""Threads that read indexes."""
+"""Threads that read the indexes of a store."""
+_LOCAL_READERS = 2
+"""Of a disk. Decoding is half Python: more would wait for each other."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar. sha256: as it was published."""
+    """A tar and its index. sha256: as they were published."""
 
-    path: Path
+    tar: str
     bytes: int
     sha256: str
-    index: Path
+    parquet: str
     index_sha256: str
+
+    @cached_property
+    def path(self) -> Path:
+        return reading_place(self.tar)
+
+    @cached_property
+    def index(self) -> Path:
+        return reading_place(self.parquet)
 
 
 class Catalog:
@@ -89,15 +100,12 @@ def open_catalog(run: Path | str, split: str, cache: Path | None) -> Catalog:
     def read() -> pa.Table:
         shards.extend(list_shards(root, split))
         table = _read_indexes(shards, _BASE)
-        facts = [(str(shard.path), shard.bytes, shard.sha256, str(shard.index), shard.index_sha256) for shard in shards]
+        facts = [astuple(shard) for shard in shards]
         return table.replace_schema_metadata({"shards": json.dumps(facts)})
 
     table = kept.table("base", read)
     if not shards:
-        shards = [
-            Shard(reading_place(path), size, sha256, reading_place(index), index_sha256)
-            for path, size, sha256, index, index_sha256 in json.loads(table.schema.metadata[b"shards"])
-        ]
+        shards = [Shard(*facts) for facts in json.loads(table.schema.metadata[b"shards"])]
     return Catalog(root, split, shards, table, kept)
 
 
@@ -117,7 +125,8 @@ def list_shards(root: Path, split: str) -> list[Shard]:
         facts = [manifest.file(folder.relative(path)) for path in (tar, index)]
         if None in facts:
             raise DataError(f"{folder.manifest(manifest.unit, manifest.split)}: does not name its shard and index")
-        shards.append(Shard(tar, facts[0].bytes, facts[0].sha256, index, facts[1].sha256))  # type: ignore[union-attr]
+        bytes_, sha256, index_sha256 = facts[0].bytes, facts[0].sha256, facts[1].sha256  # type: ignore[union-attr]
+        shards.append(Shard(str(tar), bytes_, sha256, str(index), index_sha256))
     if not shards:
         raise UsageError(
             f"{root}: no finished shard of split {split!r}; this run has: {', '.join(sorted(splits)) or 'none yet'}"
@@ -132,7 +141,9 @@ def _is_release(root: Path) -> bool:
 def _released(root: Path, split: str) -> list[Shard]:
     made = read_release(root)
     shards = [
-        Shard(root / item.tar.path, item.tar.bytes, item.tar.sha256, root / item.index.path, item.index.sha256)
+        Shard(
+            str(root / item.tar.path), item.tar.bytes, item.tar.sha256, str(root / item.index.path), item.index.sha256
+        )
         for item in made.shards
         if item.split == split
     ]
@@ -173,8 +184,8 @@ class _Cache:
             return read()
         path = self._folder / f"{self._name}-{kind}-{self._signature}.arrow"
         with contextlib.suppress(OSError, pa.ArrowInvalid):
-            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        table = read().combine_chunks()
+            return _mapped(path)
+        table = read()
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             pending = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -184,7 +195,12 @@ class _Cache:
             for old in self._folder.glob(f"{self._name}-{kind}-*.arrow"):
                 if old != path:
                     old.unlink(missing_ok=True)
+            return _mapped(path)  # whose pages the system may take back
         return table
+
+
+def _mapped(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 def _read_indexes(shards: Sequence[Shard], columns: list[str]) -> pa.Table:
@@ -195,8 +211,13 @@ def _read_indexes(shards: Sequence[Shard], columns: list[str]) -> pa.Table:
         table = _read_index(shard, columns)
         return table.append_column("shard", pa.array(np.full(len(table), number, np.int32)))
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        return pa.concat_tables(pool.map(read, enumerate(shards)))
+    with ThreadPoolExecutor(_LOCAL_READERS if isinstance(shards[0].path, Path) else _READERS) as pool:
+        table = pa.concat_tables(pool.map(read, enumerate(shards)))
+    names, parts = table.column_names, table.columns
+    del table
+    for number, name in enumerate(names):  # one by one: what is joined is let go, or all would be there twice
+        parts[number] = pa.table([parts[number]], [name]).combine_chunks().column(0)
+    return pa.table(parts, names)
 
 
 def _read_index(shard: Shard, columns: list[str]) -> pa.Table:
@@ -205,7 +226,8 @@ def _read_index(shard: Shard, columns: list[str]) -> pa.Table:
         if hashlib.sha256(data).hexdigest() != shard.index_sha256:
             raise DataError(f"{shard.index}: its SHA-256 is not the published one: damaged or changed")
         file = pq.ParquetFile(io.BytesIO(data))
-        if missing := [name for name in columns if name not in file.schema_arrow.names]:
+        known = set(file.schema_arrow.names)  # which is parsed anew for each that asks
+        if missing := [name for name in columns if name not in known]:
             raise DataError(
                 f"{shard.index}: has no column {missing[0]!r}: it was made by another version of speechchat; read it "
                 "with that one, or make the run anew"

@@ -73,16 +73,16 @@ class Items:
         keep = np.ones(len(shard), bool)
         if where is not None:
             keep = _mask(selection.dialogues(chosen), where, "where")
-        owner = selection.owners()
         self.turn: np.ndarray | None = None
         self.chosen = chosen
         if each == "turn":
+            owner = selection.owners()
             among = np.flatnonzero(keep[owner] if chosen is None else keep[owner] & chosen)
             self.row = owner[among]
             self.turn = among - selection.offsets[self.row]
         else:
             if chosen is not None:
-                keep &= np.bincount(owner, chosen, len(keep)) > 0
+                keep &= np.bitwise_or.reduceat(chosen, selection.offsets[:-1])
             among = self.row = np.flatnonzero(keep)
         if not len(self.row):
             raise UsageError(f"nothing is left of {len(shard)} dialogues by where={where} and turns={turns}")

@@ -51,10 +51,14 @@ def shuffled(groups: np.ndarray, window: int, seed: int, epoch: int) -> np.ndarr
     order = np.arange(len(groups))
     if not window or not len(groups):
         return order
-    shards, number = np.unique(groups, return_inverse=True)
-    order = np.argsort(draw(len(shards), seed, epoch, "shards")[number], kind="stable")
-    windows = np.arange(len(order)) // window
-    return order[np.lexsort((draw(len(order), seed, epoch, "window"), windows))]
+    first = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))  # of each shard
+    sizes = np.diff(first, append=len(groups))
+    order = np.argsort(np.repeat(draw(len(first), seed, epoch, "shards"), sizes), kind="stable")
+    chance = draw(len(order), seed, epoch, "window")
+    whole = len(order) // window * window
+    sort = np.argsort(chance[:whole].reshape(-1, window), axis=1, kind="stable") + np.arange(0, whole, window)[:, None]
+    rest = whole + np.argsort(chance[whole:], kind="stable")
+    return order[np.concatenate([sort.ravel(), rest])]
 
 
 def batched(

@@ -24,11 +24,13 @@ from pipeline.shards.index import turn_span
 from pipeline.shards.reader import one_line
 from pipeline.shards.remote import read_ranges
 from pipeline.training.catalog import Catalog, Shard
-from pipeline.training.selection import Selection
+from pipeline.training.selection import Selection, in_one
 
 Check = Literal["headers", "payload"]
 _OPEN = 128
 """Files that are held open."""
+_NEAR = 1 << 16
+"""Bytes between two ranges of an object that are rather read along than left out."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class ShardReader:
         path = self._shards[shard].path
         try:
             if not isinstance(path, Path):  # it lies elsewhere
-                found = list(read_ranges(path, ranges))
+                found = _read_near(path, ranges)
             else:
                 file = self._file(shard).number
                 found = [os.pread(file, size, offset) for offset, size in ranges]
@@ -101,7 +103,7 @@ class ShardReader:
             raise DataError(f"{path}: this shard is missing") from None
         except OSError as error:
             raise DataError(f"{path}: not readable: {error.strerror or error}") from None
-        if any(len(data) != size for data, (_, size) in zip(found, ranges, strict=True)):
+        if [len(data) for data in found] != [size for _, size in ranges]:
             raise DataError(f"{path}: cut short")
         return found
 
@@ -114,6 +116,22 @@ class ShardReader:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._shards,)
+
+
+def _read_near(path: Path, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Of each range its bytes. Neighbours share a request, which takes longer than to read what lies between them."""
+    spans: list[tuple[int, int]] = []
+    own = []
+    for offset, size in ranges:
+        begin, end = spans[-1] if spans else (offset, offset)
+        if begin <= offset <= end + _NEAR:
+            spans[-1:] = [(begin, max(end, offset + size))]
+        else:
+            spans.append((offset, offset + size))
+        own.append(len(spans) - 1)
+    data = list(read_ranges(path, [(begin, end - begin) for begin, end in spans]))
+    starts = [offset - spans[span][0] for span, (offset, _) in zip(own, ranges, strict=True)]
+    return [data[span][start : start + size] for span, start, (_, size) in zip(own, starts, ranges, strict=True)]
 
 
 class _File:
@@ -143,10 +161,14 @@ class Decoder:
     def __init__(self, catalog: Catalog, selection: Selection, check: Check):
         self._reader = ShardReader(catalog.shards)
         self._shards = catalog.shards
-        self._keys = catalog.table["key"].combine_chunks()
-        self._languages = catalog.table["language"].combine_chunks()
+        self._keys = in_one(catalog.table["key"])
+        self._languages = in_one(catalog.table["language"])
         names = [*_PLACES, *(f"{role}_{field}" for role in _TRACKS for field in ("rate", "block"))]
         self._columns = {name: catalog.table[name].to_numpy() for name in ["shard", *names]}
+        self._places = [
+            tuple(self._columns[f"{member}_{field}"] for field in ("offset", "size", "crc32"))
+            for member in ("json", *_TRACKS)
+        ]
         self._offsets = selection.offsets
         self._is_user = pc.equal(selection.turn_column("role"), "user").to_numpy(zero_copy_only=False)
         fields = ("start", "end", "offset", "size", "crc32")
@@ -156,22 +178,18 @@ class Decoder:
     def raw(self, row: int) -> RawExample:
         """Raises DataError naming shard and member."""
         key, shard = self._keys[row].as_py(), int(self._columns["shard"][row])
-        places = [
-            (int(self._columns[f"{member}_offset"][row]), int(self._columns[f"{member}_size"][row]))
-            for member in ("json", "user", "assistant")
-        ]
-        begin = places[0][0] - BLOCK
-        (data,) = self._reader.read(shard, [(begin, sum(places[2]) - begin)])
-        parts = []
-        for (offset, size), suffix in zip(places, MEMBERS, strict=True):
-            at = offset - begin
-            part = data[at : at + size]
+        ranges = []  # each by itself: tracks are long, and to cut them out of one piece would copy them once more
+        for offset, size, _ in self._places:
+            place = int(offset[row])
+            ranges += [(place - BLOCK, BLOCK), (place, int(size[row]))]
+        data = self._reader.read(shard, ranges)
+        parts = data[1::2]
+        for suffix, header, part, (_, _, checksum) in zip(MEMBERS, data[::2], parts, self._places, strict=True):
             name = f"{key}.{suffix}"
-            if data[at - BLOCK : at] != tar_header(name.encode(), size):
+            if header != tar_header(name.encode(), len(part)):
                 raise DataError(f"{self._shards[shard].path}: {name}: its tar header is damaged")
-            if self._payload and zlib.crc32(part) != self._columns[f"{suffix.partition('.')[0]}_crc32"][row]:
+            if self._payload and zlib.crc32(part) != checksum[row]:
                 raise self._damaged(shard, name)
-            parts.append(part)
         return RawExample(key, *parts)
 
     def dialogue(self, row: int) -> DialogueExample:

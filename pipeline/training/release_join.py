@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.dialogue import Language
 from pipeline.errors import DataError
 from pipeline.shards.format import MEMBERS, Member, TarWriter
-from pipeline.shards.index import INDEX_SCHEMA
+from pipeline.shards.index import INDEX_SCHEMA, PARQUET
 from pipeline.shards.manifest import FileFact, Manifest
 from pipeline.shards.reader import one_line
 from pipeline.shards.release_list import RELEASE_VERSION, ReleaseShard, TermsUse
@@ -168,5 +168,5 @@ def _damaged(folder: RunFolder, problem: object) -> DataError:
 
 def _parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, **PARQUET)
     return buffer.getvalue()

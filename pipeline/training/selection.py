@@ -24,6 +24,11 @@ _PARTS = {"min": np.fmin, "max": np.fmax, "mean": np.add}
 _UNKNOWN = re.compile(r"FieldRef\.Name\((.*?)\)")
 
 
+def in_one(column: pa.ChunkedArray) -> pa.Array:
+    """Its one chunk as it lies, which `combine_chunks` would copy; that of its chunks, if it has more."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 class Table:
     """Columns that expressions are asked of; those of scores are made when one names them."""
 
@@ -76,13 +81,13 @@ class Selection:
     def __init__(self, catalog: Catalog):
         self._catalog = catalog
         self._scores: pa.Table | None = None
-        lists = catalog.table["turn_role"].combine_chunks()
+        lists = in_one(catalog.table["turn_role"])
         self.offsets = lists.offsets.to_numpy().astype(np.int64)
         self.offsets -= self.offsets[0] if len(self.offsets) else 0
 
     def turn_column(self, name: str) -> pa.Array:
         """An entry a turn of all dialogues."""
-        return self._catalog.table[f"turn_{name}"].combine_chunks().flatten()
+        return in_one(self._catalog.table[f"turn_{name}"]).flatten()
 
     def key(self, row: int) -> str:
         return str(self._catalog.table["key"][row])
@@ -96,13 +101,10 @@ class Selection:
         if chosen is not None:
             characters = np.where(chosen, characters, 0)
             lengths = pc.subtract(self.turn_column("end"), self.turn_column("start")).to_numpy()
-            seconds = pa.array(self._sums(np.where(chosen, lengths, 0.0)))
-        flat = flat.append_column("seconds", seconds).append_column("characters", pa.array(self._sums(characters)))
+            seconds = pa.array(np.bincount(self.owners(), np.where(chosen, lengths, 0.0), len(table)))
+        characters = np.add.reduceat(characters, self.offsets[:-1], dtype=np.int64)  # none is without a turn
+        flat = flat.append_column("seconds", seconds).append_column("characters", pa.array(characters, "float64"))
         return Table("dialogues", flat, self._dialogue_score, self._dialogue_scores)
-
-    def _sums(self, values: np.ndarray) -> np.ndarray:
-        """Of an entry a turn, the sum of each dialogue."""
-        return np.bincount(self.owners(), values, len(self.offsets) - 1)
 
     def turns(self) -> Table:
         owner = self.owners()
@@ -110,7 +112,7 @@ class Selection:
         columns["seconds"] = pc.subtract(columns["end"], columns["start"])
         columns["turn"] = pa.array(np.arange(len(owner)) - self.offsets[owner])
         columns["turns"] = pa.array(np.diff(self.offsets)[owner])
-        columns["language"] = self._catalog.table["language"].combine_chunks().take(pa.array(owner))
+        columns["language"] = in_one(self._catalog.table["language"]).take(pa.array(owner))
         return Table("turns", pa.table(columns), self._turn_score, self._score_names)
 
     def owners(self) -> np.ndarray:
