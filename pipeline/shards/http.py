@@ -48,7 +48,12 @@ def http_place(text: str) -> HttpPath:
             f"{scheme}://…: no credentials or options in a URL; a token is taken from {TOKEN}, a name and a password "
             "from ~/.netrc"
         )
-    if not host:
+    try:
+        named = urlsplit(f"//{host}")
+        known = bool(named.hostname) and named.port != 0  # the port is parsed when it is asked for
+    except ValueError:
+        known = False
+    if not known:
         raise UsageError(f"{text}: name a host: https://HOST/PATH")
     return HttpPath("/", scheme.lower(), host, path)
 

@@ -97,6 +97,8 @@ def export(
     target = place(out)
     if is_remote(target):
         raise UsageError(f"{out}: an export is written to a folder of this machine; copy it to a store from there")
+    if not is_remote(source.folder.root) and target.resolve().is_relative_to(source.folder.root):
+        raise UsageError(f"{out}: lies in the run itself, whose files are all its own; name another folder")
     what = What(
         version=VERSION,
         format=format,
@@ -167,7 +169,12 @@ class _Export:
                 f"{self._out}: unit {manifest.unit} was made from another shard than the run has now; remove the "
                 "folder or name another"
             )
-        return done if all(there(self._out, item) for item in done.files) else None
+        return done if self._there(done.files) else None
+
+    def _there(self, files: Sequence[Written]) -> bool:
+        """Each is looked at: those that are not missing may be somebody's own by now."""
+        found = [there(self._out, item) for item in files]
+        return all(found)
 
     def _write_unit(self, manifest: Manifest) -> UnitDone:
         files: list[Written] = []
@@ -192,8 +199,9 @@ class _Export:
     def _finish(self, units: str) -> tuple[Written, ...]:
         place = self._out / HIDDEN / "finished.json"
         found = read_record(place, Finished)
-        if found and found.units == units and all(there(self._out, item) for item in found.files):
+        if found and self._there(found.files) and found.units == units:
             return found.files
+        place.unlink(missing_ok=True)  # from here on they may have another size
         parts = _Parts(self)
         files = tuple(self._write(*item) for item in self._maker.finish(self._out, parts))
         publish(place, to_json(Finished(units=units, files=files)))

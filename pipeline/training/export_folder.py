@@ -16,7 +16,7 @@ from pipeline.shards.disk import PendingFile, make_folder, open_lock, try_lock
 from pipeline.shards.reader import one_line
 from pipeline.training.formats.base import HIDDEN, Piece
 
-VERSION = 1
+VERSION = 2
 """Of how exports are written: another one does not go on where this one was."""
 
 

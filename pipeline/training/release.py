@@ -21,7 +21,7 @@ from pipeline.errors import DataError, RunFolderError, UsageError
 from pipeline.shards.disk import TEMPORARY, make_folder, open_lock, storage_errors, try_lock
 from pipeline.shards.release_list import RELEASE_LIST, RELEASE_VERSION, Release, ReleaseShard, is_release, read_release
 from pipeline.shards.remote import is_remote
-from pipeline.shards.stats import run_stats
+from pipeline.shards.stats import Stats, run_stats
 from pipeline.shards.store import RunFolder, publish
 from pipeline.training.release_card import CARD, LICENCES, STATS, SUMS, card, licences
 from pipeline.training.release_join import join, shard_bytes
@@ -87,17 +87,27 @@ def release(
         if done is None:
             with _alone(out):
                 _require_place(run, out, plan)  # somebody may have been faster
+                stats = run_stats(run, config)
+                if (stats.accepted, stats.units_finished) != (plan.samples, plan.units):
+                    raise DataError(f"{run.root}: a unit was finished at this moment; give the command again")
                 publish(out / _BEGUN, (plan.release + "\n").encode(), replace=True)
                 if watcher:
                     watcher.began(plan.bytes)
-                done = _make(run, config, frozen, out, plan, watcher)
+                done = _make(run, config, frozen, out, plan, stats, watcher)
                 (out / _BEGUN).unlink()
     return done
 
 
 def _make(
-    run: RunFolder, config: Config, frozen: Frozen, out: Path, plan: ReleasePlan, watcher: Watcher | None
+    run: RunFolder,
+    config: Config,
+    frozen: Frozen,
+    out: Path,
+    plan: ReleasePlan,
+    stats: Stats,
+    watcher: Watcher | None,
 ) -> Release:
+    """stats: of the units that are planned: the run may go on meanwhile."""
     copied = watcher.copied if watcher else lambda size: None
     shards = []
     for item in plan.shards:
@@ -122,9 +132,6 @@ def _make(
         size=plan.size,
         shards=tuple(shards),
     )
-    stats = run_stats(run, config)
-    if (stats.accepted, stats.units_finished) != (made.samples, plan.units):
-        raise DataError(f"{run.root}: changed while it was released; give the command again")
     listing = (made.model_dump_json(indent=1) + "\n").encode()
     files = {
         STATS: (stats.model_dump_json(indent=1) + "\n").encode(),

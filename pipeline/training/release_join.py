@@ -148,8 +148,13 @@ def _read_index(folder: RunFolder, manifest: Manifest) -> pa.Table:
         table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(folder, f"{path}: not a readable index: {one_line(error)}") from None
-    if sha256 != _fact(folder, manifest, path).sha256 or not table.schema.equals(INDEX_SCHEMA):
+    if sha256 != _fact(folder, manifest, path).sha256:
         raise _damaged(folder, f"{path}: is not the index that was published")
+    if not table.schema.equals(INDEX_SCHEMA):
+        raise DataError(
+            f"{path}: its columns are those of another version of speechchat; release the run with that one, or make "
+            "it anew"
+        )
     if len(table) != manifest.accepted:
         raise _damaged(folder, f"{path}: has {len(table)} rows where {manifest.accepted} samples were accepted")
     return table

@@ -70,6 +70,9 @@ def test_a_path_behind_a_server_behaves_as_one_of_a_disk() -> None:
         ("https://me:secret@host/run", "no credentials or options in a URL"),
         ("https://host/run?token=secret", "no credentials or options in a URL"),
         ("https:///run", "name a host"),
+        ("https://:8000/run", "name a host"),
+        ("https://[::1/run", "name a host"),
+        ("https://host:99999/run", "name a host"),
         ("ftp://host/run", "a run lives in a folder"),
     ],
 )

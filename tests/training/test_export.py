@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -158,6 +160,10 @@ def test_splits(run: RunFolder, tmp_path: Path) -> None:
     ]
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path, columns=["key", "channel"]).to_pylist()
+
+
 def test_a_view_is_a_run(copy: RunFolder, tmp_path: Path) -> None:
     class Quiet:
         def began(self, name: str, units: int, finished: int) -> None: ...
@@ -169,6 +175,9 @@ def test_a_view_is_a_run(copy: RunFolder, tmp_path: Path) -> None:
     view = RunFolder(copy.root / "views" / "phone")
     summary = export(view.root, "hf", tmp_path / "out")
     assert summary.samples == len(list(samples_of(copy)))
+    rows = [row for path in sorted((tmp_path / "out").glob("data/*/*/*.parquet")) for row in read_rows(path)]
+    channels = {sample.key: sample.model_dump(mode="json")["channel"] for sample, *_ in samples_of(view)}
+    assert {row["key"]: row["channel"] for row in rows} == channels and all(channels.values())
     with pytest.raises(UsageError, match="of another run than"):
         export(copy.root, "hf", tmp_path / "out")
 
@@ -210,6 +219,8 @@ def test_a_shard_that_is_cut_or_gone(copy: RunFolder, tmp_path: Path) -> None:
         ({"options": {"txt": "written"}}, "--set txt: no option of the format ms-swift; did you mean 'text'"),
         ({"options": {"text": "loud"}}, "--set text: "),
         ({"options": {"rate": "fast"}}, "--set rate: "),
+        ({"options": {"rate": 0}}, "--set rate: "),
+        ({"format": "slam-omni", "options": {"rate": 0}}, "--set rate: "),
         ({"format": "llama-omni", "options": {"units": "nowhere.jsonl"}}, "nowhere.jsonl: there is no such file"),
         ({"out": "s3://bucket/out"}, "a folder of this machine"),
     ],
@@ -247,6 +258,14 @@ def test_a_folder_that_holds_something_else(run: RunFolder, tmp_path: Path) -> N
     assert tree(tmp_path) == {"thesis.txt": b"mine"}
 
 
+def test_a_folder_in_the_run(copy: RunFolder) -> None:
+    """What `verify` does not know there it calls a problem."""
+    before = tree(copy.root)
+    with pytest.raises(UsageError, match="lies in the run itself"):
+        export(copy.root, "hf", copy.root / "shards" / "hf")
+    assert tree(copy.root) == before
+
+
 def test_a_file_that_somebody_edited_is_not_overwritten(run: RunFolder, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "out")
     edited = tmp_path / "out/train.jsonl"
@@ -254,6 +273,27 @@ def test_a_file_that_somebody_edited_is_not_overwritten(run: RunFolder, whole: P
     with pytest.raises(UsageError, match=r"train.jsonl: 4 bytes where \d+ were written"):
         export(run.root, "llama-factory", tmp_path / "out")
     assert edited.read_text() == "mine"
+
+
+def test_nor_when_the_run_has_grown_or_a_file_beside_it_is_lost(copy: RunFolder, tmp_path: Path) -> None:
+    out, last = tmp_path / "out", list(copy.manifests())[-1]
+    manifest = copy.manifest(last.unit, last.split)
+    data = manifest.read_bytes()
+    manifest.unlink()
+    export(copy.root, "hf", out)
+    manifest.write_bytes(data)
+    (out / "README.md").write_text("mine")
+    with pytest.raises(UsageError, match=r"README.md: 4 bytes where \d+ were written"):
+        export(copy.root, "hf", out)
+    assert (out / "README.md").read_text() == "mine"
+    (out / "README.md").unlink()
+    unit = sorted(out.glob("data/*/*/*.parquet"))[0]
+    facts = next(out.glob(f".speechchat/facts/*/{unit.stem}.json"))
+    unit.unlink()
+    facts.write_text("mine")
+    with pytest.raises(UsageError, match=r"unit-\d+.json: 4 bytes where \d+ were written"):
+        export(copy.root, "hf", out)
+    assert facts.read_text() == "mine"
 
 
 def test_runs_that_are_none(copy: RunFolder, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import soxr
 
 from pipeline import audio
-from pipeline.errors import UsageError
+from pipeline.errors import StorageError, UsageError
 from pipeline.shards.format import Encoded
 from pipeline.shards.store import RunFolder
 from pipeline.training.export import FORMATS, export, find_format
@@ -207,6 +208,8 @@ def test_hugging_face(run: RunFolder, tmp_path: Path) -> None:
             }
             assert [{**turn, **kept} for turn, kept in zip(whole["turns"], row["turns"], strict=True)] == whole["turns"]
             assert row["provenance"]["synthetic"] is True
+            assert whole.keys() - row.keys() == {"version", "split", "user_rate", "assistant_rate"}
+            assert whole["turns"][0].keys() - row["turns"][0].keys() == {"take", "takes"}
             for kept, spoken in zip(row["turns"], turns, strict=True):
                 pcm, rate = sound(row[kept["role"]]["bytes"])
                 cut = pcm[round(kept["start"] * rate) : round(kept["end"] * rate)]
@@ -254,13 +257,16 @@ def test_a_system_prompt_is_kept(run: RunFolder, format: str, read: Any) -> None
     assert read(json.loads(rows)) == ["system", "Be brief."]
 
 
-@pytest.mark.parametrize("format", ["ms-swift", "llama-factory"])
-def test_a_text_with_the_tag_of_a_clip_is_refused(run: RunFolder, format: str) -> None:
+@pytest.mark.parametrize(
+    ("format", "tag"),
+    [("ms-swift", "<audio>"), ("llama-factory", "<audio>"), ("llama-factory", "<image>"), ("llama-factory", "<video>")],
+)
+def test_a_text_with_the_tag_of_a_file_is_refused(run: RunFolder, format: str, tag: str) -> None:
     kind = find_format(format)
     sample, _, user, assistant = next(samples_of(run))
-    turns = (sample.turns[0].model_copy(update={"spoken": "What is <audio> in HTML?"}), *sample.turns[1:])
+    turns = (sample.turns[0].model_copy(update={"spoken": f"What is {tag} in HTML?"}), *sample.turns[1:])
     encoded = Encoded(sample.model_copy(update={"turns": turns}), user, assistant)
-    with pytest.raises(UsageError, match=f"{sample.key}: a text holds '<audio>'"):
+    with pytest.raises(UsageError, match=f"{sample.key}: a text holds '{tag}'"):
         list(kind(kind.Options()).unit(0, "train", iter([encoded])))
 
 
@@ -284,6 +290,9 @@ def test_a_folder_holds_fewer_than_ten_thousand_clips(run: RunFolder) -> None:
         ("units.txt", "", "name a .jsonl or a .parquet file"),
         ("units.jsonl", "", "it has no units for turn 1 of"),
         ("units.jsonl", "{", "line 1 is not JSON"),
+        ("units.jsonl", "{\udcff", "line 1 is not JSON"),
+        ("units.jsonl", '{"key": "a", "turn": 18446744073709551616, "units": [1]}', "row 1: no dialogue has such"),
+        ("units.jsonl", '{"key": "\\ud800", "turn": 1, "units": [1]}', "row 1: no dialogue has such"),
         ("units.jsonl", '{"key": "a", "turn": 1}', "row 1 is no key, turn and list of whole numbers"),
         ("units.jsonl", '{"key": "a", "turn": 1, "units": "1 2"}', "row 1 is no key, turn and list of whole numbers"),
         ("units.jsonl", '{"key": "a", "turn": "1", "units": [1]}', "row 1: `key` has to be"),
@@ -292,11 +301,26 @@ def test_a_folder_holds_fewer_than_ten_thousand_clips(run: RunFolder) -> None:
     ],
 )
 def test_units_that_are_none(run: RunFolder, tmp_path: Path, name: str, text: str, said: str) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(UsageError) as raised:
         export(run.root, "llama-omni", tmp_path / "out", options={"units": str(tmp_path / name)})
     assert f"--set units={tmp_path / name}" in str(raised.value)
     assert said in str(raised.value)
+
+
+def test_units_that_no_disk_takes(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def small(name: str) -> sqlite3.Connection:
+        connection = connect(name)
+        connection.execute("PRAGMA max_page_count = 3")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    rows = [{"key": "a", "turn": turn, "units": [turn] * 1000} for turn in range(9)]
+    options = {"units": str(units_file(run, tmp_path / "units.jsonl", rows))}
+    with pytest.raises(StorageError, match=r"units.jsonl: row \d: not sorted \(database or disk is full\)"):
+        export(run.root, "llama-omni", tmp_path / "out", options=options)
 
 
 def test_snac_has_seven_units_a_frame(run: RunFolder, tmp_path: Path) -> None:
@@ -323,3 +347,12 @@ def test_the_same_run_gives_the_same_bytes(timed_run: RunFolder, tmp_path: Path,
         assert export(timed_run.root, format, tmp_path / name, ["validation"]).samples == 4
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     assert find_format(format).name == format
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_page_names_each_format_and_option(format: str) -> None:
+    page = (Path(tables.__file__).parents[1] / "README.md").read_text("utf-8")
+    assert f"\n| `{format}` |" in page
+    for option in find_format(format).Options.model_fields:
+        named = [line for line in page.splitlines() if line.startswith(f"| `{option}=")]
+        assert [line for line in named if "all but" in line or format in line.split("|")[2]], option

@@ -189,6 +189,34 @@ def test_a_run_that_is_not_finished(folder: RunFolder, tmp_path: Path, speechcha
     assert not (tmp_path / "none").exists()
 
 
+def test_a_run_that_goes_on_meanwhile(folder: RunFolder, tmp_path: Path) -> None:
+    """What is released is what was finished at the beginning."""
+    manifest = folder.manifest(2, "train")
+    data = manifest.read_bytes()
+    manifest.unlink()
+    released(folder, tmp_path / "before", partial=True)
+
+    class GoesOn:
+        def began(self, size: int) -> None:
+            manifest.write_bytes(data)
+
+        def copied(self, size: int) -> None:
+            pass
+
+    released(folder, tmp_path / "meanwhile", partial=True, watcher=GoesOn())
+    assert files(tmp_path / "meanwhile") == files(tmp_path / "before")
+
+
+def test_an_index_of_another_version(folder: RunFolder, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    index = folder.index(0, "train")
+    pq.write_table(pq.read_table(index).drop_columns("duration"), index)
+    refit(folder)
+    with pytest.raises(DataError, match=r"unit-000000.parquet: its columns are those of another version"):
+        released(folder, tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["/data/models/qwen", "~/qwen", "C:\\models\\qwen", "file:///qwen"])
 def test_a_model_that_is_named_by_a_path(folder: RunFolder, tmp_path: Path, speechchat: CommandLine, name: str) -> None:
     frozen = yaml.safe_load(folder.config.read_text())

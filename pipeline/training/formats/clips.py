@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -76,14 +76,15 @@ def clip_path(unit: int, place: int, key: str, clip: TurnClip, files: str) -> st
     return f"{folder}/{key}.{clip.number:02d}.{clip.turn.role}.{files}"
 
 
-def check_tag(key: str, texts: Iterable[str], tag: str) -> None:
-    """A text that holds the tag would stand for a clip that is not there. Raises UsageError."""
+def check_tags(key: str, texts: Iterable[str], tags: Sequence[str]) -> None:
+    """A text that holds one of the tags would stand for a clip that is not there. Raises UsageError."""
     for text in texts:
-        if tag in text:
-            raise UsageError(
-                f"{key}: a text holds {tag!r}, which the trainer takes for a clip; give --set text=spoken, or mend the "
-                "text and make the run again"
-            )
+        for tag in tags:
+            if tag in text:
+                raise UsageError(
+                    f"{key}: a text holds {tag!r}, which the trainer takes for a file; give --set text=spoken, or mend "
+                    "the text and make the run again"
+                )
 
 
 def rows_path(unit: int) -> str:

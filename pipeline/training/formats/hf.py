@@ -2,7 +2,8 @@
 
 The rule: docs "Create an audio dataset" and "Repository cards" of huggingface.co/docs/datasets, and
 datasets/features/audio.py: a struct of `bytes` and `path`, and the features in the Parquet metadata. The tracks are the
-run's own FLAC bytes. Of a sample, only takes and the recipes of the voices are left out.
+run's own FLAC bytes. Of a sample these are left out: its version, split and rates (the data set has them), takes, the
+recipes of the voices, and the digests of the run.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ def _features(user_rate: int, assistant_rate: int) -> Any:
             "voices": [columns("id role engine gender age license consent")],
             "source": columns("name license row"),
             **columns("instruction topic persona scenario view"),
+            "channel": [{**columns("name kind"), "parameters": [{**columns("name"), **columns("value", "float64")}]}],
             **columns("code_switch", "bool"),
             "text_scores": [{**columns("name"), **columns("value", "float64")}],
             "provenance": {

@@ -14,13 +14,14 @@ from typing import Any, ClassVar
 
 from pipeline.training.formats.base import Part, Piece
 from pipeline.training.formats.clips import joint_files, present
-from pipeline.training.formats.ms_swift import MsSwift
+from pipeline.training.formats.ms_swift import TAG, MsSwift
 
 _ROLES = {"user": "human", "assistant": "gpt"}
 
 
 class LlamaFactory(MsSwift):
     name: ClassVar[str] = "llama-factory"
+    tags: ClassVar[tuple[str, ...]] = (TAG, "<image>", "<video>")
 
     def _row(self, key: str, system: str, turns: Sequence[tuple[str, str]], paths: list[str]) -> dict[str, Any]:
         conversations = [{"from": _ROLES[role], "value": text} for role, text in turns]

@@ -17,7 +17,7 @@ from pipeline.training.formats.base import Format, Part, Piece
 from pipeline.training.formats.clips import (
     ClipOptions,
     at_rate,
-    check_tag,
+    check_tags,
     clip_path,
     cut_turns,
     encode,
@@ -38,6 +38,8 @@ class Options(ClipOptions):
 class MsSwift(Format):
     name: ClassVar[str] = "ms-swift"
     Options: ClassVar[type[Record]] = Options
+    tags: ClassVar[tuple[str, ...]] = (TAG,)
+    """What the trainer counts in the texts, and refuses where it has not as many files."""
 
     def unit(self, unit: int, split: Split, samples: Iterator[Encoded]) -> Iterator[tuple[str, Piece]]:
         rows: list[bytes] = []
@@ -45,7 +47,7 @@ class MsSwift(Format):
             paths, turns = [], []
             for clip in cut_turns(encoded):
                 text = getattr(clip.turn, self.options.text)
-                check_tag(encoded.sample.key, [text], TAG)
+                check_tags(encoded.sample.key, [text], self.tags)
                 if clip.turn.role == "user":
                     path = clip_path(unit, place, encoded.sample.key, clip, self.options.files)
                     rate = self.options.rate
@@ -53,7 +55,7 @@ class MsSwift(Format):
                     paths.append(self.options.named(path))
                     text = TAG + (text if self.options.transcript else "")
                 turns.append((clip.turn.role, text))
-            check_tag(encoded.sample.key, [encoded.sample.system], TAG)
+            check_tags(encoded.sample.key, [encoded.sample.system], self.tags)
             rows.append(json_line(self._row(encoded.sample.key, encoded.sample.system, turns, paths)))
         yield rows_path(unit), b"".join(rows)
 

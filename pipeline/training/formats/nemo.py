@@ -25,7 +25,7 @@ from pipeline import audio
 from pipeline.dialogue import Clip, Record, SampleTurn, Split
 from pipeline.shards.format import Encoded
 from pipeline.training.formats.base import HIDDEN, Format, Part, Piece
-from pipeline.training.formats.clips import check_tag, json_line, present
+from pipeline.training.formats.clips import check_tags, json_line, present
 from pipeline.training.formats.origin import origin
 from pipeline.training.formats.tars import tar_end, tar_member
 
@@ -72,8 +72,7 @@ class Nemo(Format):
 
     def _row(self, encoded: Encoded) -> dict[str, Any]:
         sample = encoded.sample
-        for tag in TAGS:
-            check_tag(sample.key, (sample.system, *map(self._text, sample.turns)), tag)
+        check_tags(sample.key, (sample.system, *map(self._text, sample.turns)), TAGS)
         turns = []
         for number, turn in enumerate(sample.turns):
             before = [sample.system] if number == 0 and sample.system else []

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
+from pydantic import Field
 
 from pipeline.dialogue import Record, Split
 from pipeline.errors import UsageError
@@ -31,7 +32,7 @@ class Options(Record):
     answers' own clips are there instead (`answer_audio`), to make them of. codec: whose tokens they are."""
 
     text: Literal["spoken", "written"] = "spoken"
-    rate: int = 16000
+    rate: Annotated[int, Field(ge=8000, le=48000)] = 16000
     units: Path | None = None
     codec: Literal["cosyvoice", "snac"] = "cosyvoice"
 

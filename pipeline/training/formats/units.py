@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UsageError
+from pipeline.errors import StorageError, UsageError
 
 COLUMNS = ("key", "turn", "units")
 _BATCH = 1000
@@ -27,7 +27,7 @@ class UnitsFile:
         self._rows: sqlite3.Connection | None = None
 
     def of(self, key: str, turn: int) -> list[int]:
-        """Raises UsageError for a turn that the file has not, and for a file that is not one."""
+        """Raises UsageError for a turn that the file has not, and for a file that is not one; StorageError."""
         if self._rows is None:
             self._rows = self._sorted()
         found = self._rows.execute("SELECT units FROM units WHERE key = ? AND turn = ?", (key, turn)).fetchone()
@@ -56,13 +56,20 @@ class UnitsFile:
                 rows.execute("INSERT INTO units VALUES (?, ?, ?)", (key, turn, packed))
             except sqlite3.IntegrityError:
                 raise UsageError(f"{place}: turn {turn} of {key} is there twice") from None
+            except (OverflowError, UnicodeEncodeError):
+                raise UsageError(f"{place}: no dialogue has such a `key` and `turn`") from None
+            except sqlite3.OperationalError as error:
+                raise StorageError(
+                    f"{place}: not sorted ({error}): make room in the folder of temporary files, or set SQLITE_TMPDIR "
+                    "to another one"
+                ) from None
         return rows
 
     def _read(self) -> Iterator[dict[str, Any]]:
         if self._path.suffix == ".parquet":
             yield from self._read_parquet()
         elif self._path.suffix == ".jsonl":
-            with self._path.open(encoding="utf-8") as lines:
+            with self._path.open("rb") as lines:
                 for number, line in enumerate(lines):
                     try:
                         yield json.loads(line)
