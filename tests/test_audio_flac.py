@@ -50,6 +50,16 @@ def test_frames_with_longer_numbers(number: int) -> None:
     assert np.array_equal(decode_frames(flac[offset : offset + size], 4096, 16000, span), samples[slice(*span)])
 
 
+def test_samples_that_look_like_the_header_of_a_frame() -> None:
+    """Of frame 2, with the right checksum, but of another rate and of two channels."""
+    samples = clip("noise", 4096 * 4, 0)
+    samples[1000:1003] = np.frombuffer(bytes.fromhex("fff8c91802cc"), ">i2")
+    flac = audio.encode_flac(samples, 16000)
+    assert flac.find(bytes.fromhex("fff8c91802cc")) > 0
+    ((offset, size),) = frame_ranges(flac, [(8192, 12288)])
+    assert np.array_equal(decode_frames(flac[offset : offset + size], 4096, 16000, (8192, 12288)), samples[8192:12288])
+
+
 def test_every_flipped_bit_is_found_or_harmless() -> None:
     """Each frame has a checksum of its own."""
     samples = clip("tone", 9000, 1)

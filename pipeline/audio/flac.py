@@ -53,7 +53,7 @@ def frame_ranges(data: bytes, spans: Sequence[tuple[int, int]], name: str = "aud
         for number in (start // block, -(-end // block)):
             if number not in found:
                 nearest = max(known for known in found if known < number)
-                found[number] = _find(data, number, found[nearest], name)
+                found[number] = _find(data, number, found[nearest], first, name)
             edges.append(found[number])
         ranges.append((edges[0], edges[1] - edges[0]))
     return ranges
@@ -98,12 +98,16 @@ def _stream(data: bytes, name: str) -> tuple[int, int, int]:
     return largest, frames, place
 
 
-def _find(data: bytes, number: int, place: int, name: str) -> int:
-    """Where the frame of this number begins, at or behind `place`. Its header has a checksum, and the sync code cannot
-    be told from samples without it."""
+def _find(data: bytes, number: int, place: int, first: int, name: str) -> int:
+    """Where the frame of this number begins, at or behind `place`. The sync code cannot be told from samples: its
+    header has a checksum, and the rate and sample size of the first frame, which begins at `first`. Without those, one
+    byte in 2^32 would be taken for a header."""
     coded = _coded(number)
     while (place := data.find(_SYNC, place)) >= 0:
-        if data.startswith(coded, place + 4):
+        alike = (
+            data[place + 3 : place + 4] == data[first + 3 : first + 4] and not (data[place + 2] ^ data[first + 2]) & 15
+        )
+        if alike and data.startswith(coded, place + 4):
             length = 4 + len(coded) + _BLOCK_SIZES.get(data[place + 2] >> 4, 0) + _RATES.get(data[place + 2] & 15, 0)
             crc = 0
             for value in data[place : place + length]:

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import IO, Any, cast
 
-from pipeline.errors import StorageError, UsageError
+from pipeline.errors import DataError, StorageError, UsageError
 from pipeline.shards.http import HttpPath, http_place, http_ranges
 
 BLOCK = 8 << 20
@@ -300,6 +300,8 @@ def store_errors(path: StorePath) -> Iterator[None]:
         cause = error if isinstance(error, ClientError) else error.__cause__
         told = cause.response.get("Error", {}) if isinstance(cause, ClientError) else {}
         code = str(told.get("Code", ""))
+        if code == "InvalidRange":
+            raise DataError(f"{path}: ends before what its index names: cut short, or changed since") from None
         if code == "NoSuchBucket":
             raise StorageError(f"{path}: there is no bucket {path.bucket!r}; make it, or mend the URL") from None
         if code in ("ConditionalRequestConflict", "409"):
@@ -342,9 +344,12 @@ def size_of(path: Path, file: Any) -> int:
 def read_ranges(path: Path, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
     """Of each (offset, size) its bytes, in order."""
     if isinstance(path, StorePath):
-        name, starts, ends = f"{path.bucket}/{path.key}", [at for at, _ in ranges], [at + size for at, size in ranges]
+        some = [(at, at + size) for at, size in ranges if size]  # a store would give all of it for an empty range
+        starts, ends = [start for start, _ in some], [end for _, end in some]
         with store_errors(path):
-            yield from _filesystem().cat_ranges([name] * len(ranges), starts, ends, on_error="raise")
+            names = [f"{path.bucket}/{path.key}"] * len(some)
+            found = iter(_filesystem().cat_ranges(names, starts, ends, on_error="raise"))
+        yield from (next(found) if size else b"" for _, size in ranges)
         return
     if isinstance(path, HttpPath):
         yield from http_ranges(path, ranges)

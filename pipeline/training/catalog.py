@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
@@ -93,8 +94,10 @@ def open_catalog(run: Path | str, split: str, cache: Path | None) -> Catalog:
     """Raises RunFolderError, UsageError for a split that has no shard, and DataError for an index that is damaged or is
     of another version. cache: a folder, None keeps nothing."""
     root = reading_place(run)
+    if isinstance(root, Path):
+        root = root.resolve()  # a process in another folder finds the shards by the cache too
     signature = _signature(root, split)
-    kept = _Cache(cache, f"{root.resolve() if isinstance(root, Path) else root}\n{split}", signature)
+    kept = _Cache(cache, f"{root}\n{split}", signature)
     shards: list[Shard] = []
 
     def read() -> pa.Table:
@@ -161,7 +164,7 @@ def _signature(root: Path, split: str) -> str:
     if not isinstance(root, Path):
         return ""
     digest = hashlib.sha256()
-    for folder in sorted((root / "shards" / split).glob("*")):
+    for folder in sorted(filter(Path.is_dir, (root / "shards" / split).glob("*"))):
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.endswith(".json"):
@@ -188,10 +191,14 @@ class _Cache:
         table = read()
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            pending = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            with pa.OSFile(str(pending), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
-            pending.replace(path)
+            # Machines that share the folder may have the same process ids.
+            pending = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+            try:
+                with pa.OSFile(str(pending), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                    writer.write_table(table)
+                pending.replace(path)
+            finally:
+                pending.unlink(missing_ok=True)
             for old in self._folder.glob(f"{self._name}-{kind}-*.arrow"):
                 if old != path:
                     old.unlink(missing_ok=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -92,6 +94,8 @@ class Items:
             self._weight = _numbers(selection.dialogues(chosen), weights, "weights")[self.row]
             if not (np.isfinite(self._weight) & (self._weight >= 0)).all():
                 raise UsageError(f"weights: {weights} is not a number of at least 0 for every dialogue")
+            if not self._weight.any():
+                raise UsageError(f"weights: nothing is left: {weights} is 0 for every dialogue that is streamed")
         self._batches = batches
         self._length: np.ndarray | None = None
         if batches is not None:
@@ -105,6 +109,17 @@ class Items:
                     f"and a batch holds {batches.budget:g}: raise the budget, or leave out what is longer "
                     "(where=field('seconds') < …)"
                 )
+
+    @cached_property
+    def digest(self) -> str:
+        """Of which items there are, how often and how long: the text of an expression leaves out what is long."""
+        found = hashlib.sha256()
+        for values in (self.row, self.turn, self.chosen, self._weight, self._length):
+            if values is not None:  # rounded: another machine may reckon a last bit otherwise
+                found.update(
+                    str(values.dtype).encode() + (values.round(6) if values.dtype == float else values).tobytes()
+                )
+        return found.hexdigest()[:16]
 
     def epoch(self, seed: int, epoch: int, shuffle: int) -> Epoch:
         items = np.arange(len(self.row))

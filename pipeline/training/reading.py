@@ -97,8 +97,8 @@ class ShardReader:
             if not isinstance(path, Path):  # it lies elsewhere
                 found = _read_near(path, ranges)
             else:
-                file = self._file(shard).number
-                found = [os.pread(file, size, offset) for offset, size in ranges]
+                file = self._file(shard)  # held until it is read: another thread may drop it from those that are open
+                found = [os.pread(file.number, size, offset) for offset, size in ranges]
         except FileNotFoundError:
             raise DataError(f"{path}: this shard is missing") from None
         except OSError as error:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.dialogue import Record
 from pipeline.errors import UsageError
-from pipeline.training.order import Leg
+from pipeline.training.order import Leg, left
 
 STATE_VERSION = 1
 _KEY = "speechchat_stream"
@@ -22,26 +22,33 @@ _BEHIND = "_steps_since_snapshot"
 
 
 class Taken(Record):
-    """Items that each consumer out of `world` has taken in a leg, of those that are known."""
+    """Items that each consumer out of `world` has taken in a leg, of those that are known. skipped: damaged samples
+    that each passed over, of those that are known."""
 
     world: int
     done: dict[int, int]
+    skipped: dict[int, int] = Field(default_factory=dict)
 
 
 class State(Record):
-    """data: the digest of what is streamed; about: it in words. settings: each that decides which items there are and
-    in which order. items: of the epoch. legs: those that are over, whole; open: the present one. skipped: damaged
-    samples that were passed over in this epoch, of the consumers that are known."""
+    """data, chosen: digests of what there is, and of what is streamed of it; about: it in words. settings: each that
+    decides which items there are and in which order. items: of the epoch. legs: those that are over, whole; open: the
+    present one."""
 
     version: int
     data: str
+    chosen: str
     about: str
     settings: dict[str, str]
     epoch: int
     items: int
     legs: tuple[Taken, ...]
     open: Taken
-    skipped: int
+
+    @property
+    def skipped(self) -> int:
+        """Damaged samples that were passed over in this epoch, of the consumers that are known."""
+        return sum(sum(leg.skipped.values()) for leg in (*self.legs, self.open))
 
 
 def dump_state(state: State) -> dict[str, Any]:
@@ -111,6 +118,7 @@ def merge(states: list[State]) -> State:
     states = [_spread(state, world) for state in states]
     first = states[0]
     done: dict[int, int] = {}
+    skipped: dict[int, int] = {}
     for state in states:
         compare(first, state)
         if (state.epoch, state.legs, state.open.world) != (first.epoch, first.legs, first.open.world):
@@ -118,12 +126,9 @@ def merge(states: list[State]) -> State:
         for who, count in state.open.done.items():
             if done.setdefault(who, count) != count:
                 raise UsageError(f"two of these states are of consumer {who}, and differ: give each rank's once")
-    return first.model_copy(
-        update={
-            "open": Taken(world=first.open.world, done=dict(sorted(done.items()))),
-            "skipped": sum(state.skipped for state in states),
-        }
-    )
+        skipped |= state.open.skipped
+    whole = Taken(world=first.open.world, done=dict(sorted(done.items())), skipped=dict(sorted(skipped.items())))
+    return first.model_copy(update={"open": whole})
 
 
 def _finished(state: State, behind: State) -> State:
@@ -161,13 +166,21 @@ def compare(mine: State, other: State) -> None:
                 f"this state is of a stream with {name}={there}, and this one has {name}={here}: with another {name} "
                 "the items are others, or come in another order; set it as it was, or begin without the state"
             )
+    if other.chosen != mine.chosen:
+        raise UsageError(
+            "this state is of a stream whose where, turns, weights or batches.length chose or weighed other items: set "
+            "them as they were (their texts are the same as far as they are shown), or begin without the state"
+        )
     if other.epoch == mine.epoch and other.items != mine.items:
         raise UsageError(f"this state is of an epoch of {other.items} items, and this one has {mine.items}")
 
 
-def whole_legs(state: State) -> list[Leg]:
-    """Every leg in which something was taken. Raises UsageError where not all consumers of one are known."""
-    return [leg for leg in map(leg_of, (*state.legs, state.open)) if any(leg.done)]
+def whole_legs(state: State) -> tuple[Taken, ...]:
+    """Every leg in which something was taken. Raises UsageError where not all consumers of one are known, or more was
+    taken than there is."""
+    legs = tuple(leg for leg in (*state.legs, state.open) if any(leg_of(leg).done))
+    left(state.items, [leg_of(leg) for leg in legs])
+    return legs
 
 
 def leg_of(taken: Taken) -> Leg:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +20,18 @@ from pipeline.training.catalog import open_catalog
 from pipeline.training.items import Batches, Each, Epoch, Items
 from pipeline.training.reading import Check, Decoder
 from pipeline.training.selection import Selection
-from pipeline.training.state import STATE_VERSION, State, Taken, compare, dump_state, merge, parse_states, whole_legs
+from pipeline.training.state import (
+    STATE_VERSION,
+    State,
+    Taken,
+    compare,
+    dump_state,
+    leg_of,
+    merge,
+    parse_states,
+    whole_legs,
+)
+from pipeline.training.world import find_world, loader_worker, shared_epoch
 
 try:  # a DataLoader asks by its type whether a data set is a stream
     from torch.utils.data import IterableDataset
@@ -42,8 +51,8 @@ _THREADS = 8
 class DialogueStream(IterableDataset):
     """A run (a folder, or s3://BUCKET/PATH) or a release (there, or https://HOST/PATH) as a stream of examples.
 
-    Each `iter()` gives what is left of an epoch; when that is over, the next one gives the next epoch. Where a
-    DataLoader makes its workers anew for every epoch, say `set_epoch` before each, as with torch's own sampler.
+    Each `iter()` gives what is left of an epoch; when that is over, the next one gives the next epoch. With a
+    DataLoader that has workers, say `set_epoch` before each, as with torch's own sampler.
 
     split: train, validation or test; their voices are disjoint.
     each: `dialogue` or `turn`: what an item is.
@@ -112,12 +121,15 @@ class DialogueStream(IterableDataset):
         self._threads = threads
         self._cache = Path(cache) if cache is not None else cache_folder() / "streams"
         self._given = (rank, ranks)
-        self.rank, self.ranks = _world(rank, ranks)
+        self.rank, self.ranks = find_world(rank, ranks)
         self.skipped = 0
-        """Damaged samples of this epoch that were passed over, by this process or before its state was loaded."""
+        """Damaged samples that were passed over in this epoch, or in the last one until the next begins; by this
+        process or before its state was loaded."""
         self._epoch = 0
         self._legs: tuple[Taken, ...] = ()
         self._open: Taken | None = None
+        self._iterated = False
+        self._told, self._heard = shared_epoch(), 0
         self._data: _Data | None = None
         self._plan: tuple[int, Epoch] | None = None
         _ = self._streamed  # what cannot be is said now
@@ -137,8 +149,7 @@ class DialogueStream(IterableDataset):
 
     def _left(self, legs: Sequence[Taken]) -> np.ndarray:
         """Items of the epoch that these legs have left."""
-        whole = [order.Leg(leg.world, tuple(leg.done[who] for who in range(leg.world))) for leg in legs]
-        items = order.left(len(self._planned()), whole)
+        items = order.left(len(self._planned()), [leg_of(leg) for leg in legs])
         return items[: len(items) // self.ranks * self.ranks] if self._tail == "drop" else items
 
     def _position(self, who: int, world: int) -> tuple[tuple[Taken, ...], int]:
@@ -159,7 +170,16 @@ class DialogueStream(IterableDataset):
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin this epoch, unless it is the one that the stream is in already."""
+        """Begin this epoch, unless it is the one that the stream is in already. Workers that a DataLoader keeps
+        (persistent_workers) hear of it when the loader is iterated over the next time."""
+        if not isinstance(epoch, int | np.integer):
+            raise UsageError(f"set_epoch: {epoch!r} is no whole number")  # 1.0 would be shuffled otherwise than 1
+        self._begin(int(epoch))
+        self._heard += 1
+        if self._told is not None:
+            self._told[0], self._told[1] = epoch, self._heard
+
+    def _begin(self, epoch: int) -> None:
         if epoch != self._epoch:
             self._epoch, self._legs, self._open, self.skipped = epoch, (), None, 0
 
@@ -175,11 +195,13 @@ class DialogueStream(IterableDataset):
     def state_dict(self, taken: int | None = None, workers: int = 0, batch_size: int | None = None) -> dict[str, Any]:
         """How far this process is: a few numbers, for JSON or torch.save.
 
-        Iterated over directly, or in a torchdata StatefulDataLoader, the stream knows. A plain DataLoader tells it
-        nothing: say how many items (or batches) were `taken` from it in this epoch since the stream was made or a state
-        was loaded, with its `workers` and its `batch_size` (None: the stream's own items).
+        Iterated over directly, or in a torchdata StatefulDataLoader, the stream knows. A plain DataLoader with workers
+        tells it nothing: say how many items (or batches) were `taken` from it in this epoch since the stream was made
+        or a state was loaded, with its `workers` and its `batch_size` (None: the stream's own items). Without workers
+        it reads here, and what is said besides changes nothing. With damage="skip" that tells too little: behind
+        damaged samples as many may come again.
         """
-        if taken is None:
+        if taken is None or (not workers and self._iterated):
             return dump_state(self._state(self._legs, self._open or self._begun()))
         count, size = max(workers, 1), batch_size or 1
         world = self.ranks * count
@@ -189,7 +211,7 @@ class DialogueStream(IterableDataset):
         items = len(self._left(legs))
         rest = [len(range(who, items, world)) - done for who, done in zip(own, before, strict=True)]
         most = [-(-more // size) for more in rest]
-        if taken > sum(most):
+        if not 0 <= taken <= sum(most):
             raise UsageError(
                 f"state_dict(taken={taken}): this rank had {sum(most)} left in this epoch; count anew in each"
             )
@@ -211,13 +233,11 @@ class DialogueStream(IterableDataset):
                 f"this state is of an epoch of {found.items} items, and this one has {len(self._planned())}: damaged"
             )
         if len(found.open.done) == found.open.world:  # of the whole world: whoever comes now begins a leg of its own
-            legs = whole_legs(found)
-            order.left(found.items, legs)
-            self._legs, self._open = tuple(Taken(world=leg.world, done=dict(enumerate(leg.done))) for leg in legs), None
+            self._legs, self._open = whole_legs(found), None
 
     def _begun(self) -> Taken:
         """The leg of a worker that has taken nothing yet; outside of one, of a rank with whatever workers."""
-        worker, workers = _worker()
+        worker, workers = loader_worker() or (0, 1)
         return Taken(world=self.ranks * workers, done={order.consumer(self.rank, self.ranks, worker, workers): 0})
 
     def _state(self, legs: tuple[Taken, ...], open_leg: Taken) -> State:
@@ -225,13 +245,13 @@ class DialogueStream(IterableDataset):
         return State(
             version=STATE_VERSION,
             data=data.catalog.digest,
+            chosen=data.chosen,
             about=data.catalog.about,
             settings=self._settings(),
             epoch=self._epoch,
             items=len(self._planned()),
             legs=legs,
             open=open_leg,
-            skipped=self.skipped,
         )
 
     def _settings(self) -> dict[str, str]:
@@ -251,26 +271,34 @@ class DialogueStream(IterableDataset):
     # ---- reading ----
 
     def __iter__(self) -> Iterator[Any]:
-        now = _world(*self._given)
-        if now != (self.rank, self.ranks):
+        now = find_world(*self._given)
+        # A worker that a loader spawned knows nothing of the ranks, where the environment does not say so.
+        if now != (self.rank, self.ranks) and (now != (0, 1) or loader_worker() is None):
             raise UsageError(
                 f"the stream was made as rank {self.rank} of {self.ranks}, and this process is {now[0]} of {now[1]}: "
                 "make the stream after torch.distributed.init_process_group, or give it rank and ranks"
             )
-        worker, workers = _worker()
+        if self._told is not None and loader_worker() is not None and self._heard != int(self._told[1]):
+            self._heard = int(self._told[1])
+            self._begin(int(self._told[0]))
+        worker, workers = loader_worker() or (0, 1)
         who = order.consumer(self.rank, self.ranks, worker, workers)
         world = self.ranks * workers
+        if not self._legs and self._open is None:
+            self.skipped = 0
         self._legs, done = self._position(who, world)
-        self._open = Taken(world=world, done={who: done})
+        passed = self._open.skipped.get(who, 0) if self._open is not None else 0
+        self._open, self._iterated = Taken(world=world, done={who: done}, skipped={who: passed}), True
         for examples, damaged in self._read_ahead(self._left(self._legs)[who::world][done:]):
             done += 1
-            self._open = Taken(world=world, done={who: done})
+            passed += len(damaged)
+            self._open = Taken(world=world, done={who: done}, skipped={who: passed})
             for line in damaged:
                 _LOG.warning("skipped: %s", line)
             self.skipped += len(damaged)
             if examples:
                 yield examples if self._batches else examples[0]
-        self._epoch, self._legs, self._open, self.skipped = self._epoch + 1, (), None, 0
+        self._epoch, self._legs, self._open = self._epoch + 1, (), None
 
     def _read_ahead(self, places: np.ndarray) -> Iterator[tuple[list[Any], list[str]]]:
         """Of each item its examples, and what was passed over; in order."""
@@ -324,6 +352,10 @@ class _Data:
         self._whole = self._decoder.dialogue if options["_decode"] else self._decoder.raw
         self._order = (options["_seed"], options["_shuffle"])
 
+    @property
+    def chosen(self) -> str:
+        return self._items.digest
+
     def epoch(self, epoch: int) -> Epoch:
         seed, shuffle = self._order
         return self._items.epoch(seed, epoch, shuffle)
@@ -338,27 +370,3 @@ class _Data:
             return self._whole(row)
         numbers = np.flatnonzero(items.chosen[self._offsets[row] : self._offsets[row + 1]])
         return self._decoder.turns(row, numbers.tolist())
-
-
-def _world(rank: int | None, ranks: int | None) -> tuple[int, int]:
-    """(rank, ranks) of this process. Raises UsageError for a rank that is none."""
-    found = (0, 1)
-    torch = sys.modules.get("torch.distributed")
-    if torch is not None and torch.is_available() and torch.is_initialized():
-        found = (torch.get_rank(), torch.get_world_size())
-    elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:  # as torchrun says it
-        try:
-            found = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-        except ValueError:
-            raise UsageError("RANK and WORLD_SIZE in the environment are no numbers: mend or unset them") from None
-    world = (found[0] if rank is None else rank, found[1] if ranks is None else ranks)
-    if not 0 <= world[0] < world[1]:
-        raise UsageError(f"rank {world[0]} is none of {world[1]} ranks: they are counted from 0")
-    return world
-
-
-def _worker() -> tuple[int, int]:
-    """(worker, workers) of a DataLoader; (0, 1) outside."""
-    torch = sys.modules.get("torch.utils.data")
-    info = torch.get_worker_info() if torch is not None else None
-    return (0, 1) if info is None else (info.id, info.num_workers)

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from pipeline.config import Config
-from pipeline.errors import RunFolderError, StorageError, UsageError
+from pipeline.errors import DataError, RunFolderError, StorageError, UsageError
 from pipeline.shards import lease, objects, remote
 from pipeline.shards.lease import Lease
 from pipeline.shards.parts import PartLog
-from pipeline.shards.remote import place
+from pipeline.shards.remote import place, read_ranges
 from pipeline.shards.store import RunFolder, publish
 from tests.object_store import Proxy, Request
 
@@ -89,6 +89,16 @@ def test_what_is_listed(root: Any) -> None:
     assert sorted(map(str, root.glob("*/*.json"))) == [f"{root}/b/one.json", f"{root}/d/one.json"]
     assert len(list(root.rglob("*.json"))) == 3
     assert (root / "b").is_dir() and not (root / "b").exists() and not (root / "e").is_dir()
+
+
+def test_ranges_are_those_of_a_disk(root: Any) -> None:
+    path = root / "a.tar"
+    path.write_bytes(bytes(range(100)))
+    ranges = [(90, 10), (5, 0), (0, 3)]
+    assert list(read_ranges(path, ranges)) == [bytes(range(90, 100)), b"", b"\0\1\2"]
+    assert list(read_ranges(path, [(5, 0)])) == [b""]
+    with pytest.raises(DataError, match=r"a\.tar: ends before what its index names: cut short"):
+        list(read_ranges(path, [(100, 5)]))
 
 
 def test_the_mark_of_an_empty_folder_is_no_file(root: Any) -> None:

@@ -43,6 +43,32 @@ def test_a_data_loader_gives_everything_once(
         assert sorted(keys_of(loader)) == sorted(keys)
 
 
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_that_are_kept_hear_of_the_epoch(run: RunFolder, cache: Path, start: str) -> None:
+    """Also after an epoch that was left in its middle, when they have read ahead."""
+    stream = DialogueStream(run.root, decode=False, cache=cache)
+    loader = DataLoader(stream, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context=start)
+    assert len(keys_of(islice(loader, 3))) == 3
+    for epoch in (1, 2, 0):
+        stream.set_epoch(epoch)
+        alone = DialogueStream(run.root, decode=False, cache=cache)
+        alone.set_epoch(epoch)
+        assert keys_of(loader) == keys_of(alone)
+
+
+def test_a_spawned_worker_takes_the_rank_of_its_stream(
+    run: RunFolder, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not joined the process group, and the environment need not tell."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    stream = DialogueStream(run.root, decode=False, cache=cache)
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    found = keys_of(DataLoader(stream, batch_size=None, num_workers=1, multiprocessing_context="spawn"))
+    assert found == keys_of(DialogueStream(run.root, rank=1, ranks=2, decode=False, cache=cache))
+
+
 def test_the_number_of_workers_changes_nothing(run: RunFolder, cache: Path) -> None:
     """Item by item, a loader with workers gives what the stream gives."""
     for rank in range(2):
@@ -82,8 +108,21 @@ def test_a_plain_loader_that_was_resumed_counts_on(run: RunFolder, cache: Path, 
         state = stream.state_dict(taken=4, workers=workers) if workers else stream.state_dict()
     stream.load_state_dict(state)
     assert Counter(found + keys_of(stream)) == Counter(keys)
-    with pytest.raises(UsageError, match=r"state_dict\(taken=23\): this rank had 22 left in this epoch"):
-        DialogueStream(run.root, cache=cache).state_dict(taken=23)
+    for wrong in (23, -1):
+        with pytest.raises(UsageError, match=rf"state_dict\(taken={wrong}\): this rank had 22 left in this epoch"):
+            DialogueStream(run.root, cache=cache).state_dict(taken=wrong)
+
+
+@pytest.mark.parametrize(("batches", "times"), [(2, 1), (8, 2)])
+def test_a_plain_loader_without_workers_is_not_counted_twice(
+    run: RunFolder, cache: Path, keys: list[str], batches: int, times: int
+) -> None:
+    """It reads here, and at the end of the epoch the stream is in the next one."""
+    stream = DialogueStream(run.root, decode=False, cache=cache)
+    found = keys_of(islice(DataLoader(stream, batch_size=3, collate_fn=list), batches))
+    resumed = DialogueStream(run.root, decode=False, cache=cache)
+    resumed.load_state_dict(stream.state_dict(taken=batches, workers=0, batch_size=3))
+    assert Counter(found + keys_of(resumed)) == Counter(keys * times)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,25 @@ def test_it_is_read_through_a_web_server(run: RunFolder, made: Path) -> None:
             ranges = [(row[f"{name}_offset"], row[f"{name}_size"]) for row in rows for name in places]
             found |= zip(names, read_ranges(root / shard.tar.path, ranges), strict=True)
     assert found == samples(run, "train")
+
+
+def test_it_is_streamed_through_a_web_server(made: Path, tmp_path: Path) -> None:
+    """As from a disk, and a stream that was stopped there goes on here; a shard that is cut is passed over."""
+    with web_server() as server:
+        server.files = {f"/data/{name}": data for name, data in files(made).items()}
+        url = f"{server.url}/data"
+        stream = DialogueStream(url, decode=False, cache=tmp_path)
+        found = [item.key for item in islice(stream, 3)]
+        here = DialogueStream(made, decode=False, cache=tmp_path)
+        here.load_state_dict(stream.state_dict())
+        found += [item.key for item in here]
+        assert found == [item.key for item in DialogueStream(made, decode=False, cache=tmp_path)]
+        tar = next(name for name in server.files if name.endswith(".tar") and "/train/" in name)
+        server.files[tar] = server.files[tar][:-2000]
+        with pytest.raises(DataError, match=r"\.tar: "):
+            list(DialogueStream(url, decode=False, cache=tmp_path))
+        stream = DialogueStream(url, decode=False, damage="skip", cache=tmp_path)
+        assert len(list(stream)) == len(found) - stream.skipped < len(found)
 
 
 # ---- the list by itself ----

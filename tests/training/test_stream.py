@@ -18,6 +18,7 @@ from pipeline import audio
 from pipeline.dialogue import SampleTurn
 from pipeline.shards.reader import read_unit
 from pipeline.shards.store import RunFolder
+from pipeline.training import reading
 from pipeline.training.items import Batches
 from pipeline.training.reading import DialogueExample, RawExample, TurnsExample
 from pipeline.training.state import merge_states
@@ -200,6 +201,14 @@ def test_threads_change_nothing(run: RunFolder, cache: Path) -> None:
     assert take(ahead, 2) == take(plain, 2)
     assert ahead.state_dict() == plain.state_dict()
     assert take(ahead) == take(plain)
+
+
+def test_a_shard_that_another_thread_closes_is_read_to_its_end(
+    run: RunFolder, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More shards are asked for than are held open, so that one is dropped while it is read."""
+    monkeypatch.setattr(reading, "_OPEN", 0)
+    assert len(take(DialogueStream(run.root, decode=False, threads=4, cache=cache))) == 22
 
 
 # ---- which, and how often ----

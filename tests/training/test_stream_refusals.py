@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyarrow.compute import field
+from pyarrow.compute import field, if_else
 
 from pipeline.errors import DataError, UsageError
 from pipeline.shards.reader import read_unit
@@ -75,12 +75,28 @@ def test_damage_is_passed_over_aloud(
     for item in stream:
         found += names(item)
         state = stream.state_dict()
-    assert len(found) == 22 - lost
+    assert len(found) == 22 - lost and stream.skipped == lost
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == lost and all("unit-000000.tar" in line for line in lines)
     resumed = DialogueStream(copy.root, damage="skip", cache=tmp_path, **options)
     resumed.load_state_dict(state)
-    assert resumed.skipped <= lost and take(resumed) == []
+    assert take(resumed) == [] and resumed.skipped == lost
+
+
+def test_damage_is_counted_once_through_resumes(run: RunFolder, tmp_path: Path) -> None:
+    copy = spoil(run, tmp_path, "missing")
+    lost = len([1 for _ in read_unit(run, next(iter(run.manifests())))])
+    states: list[dict[str, Any]] = []
+    for counts in [(7, 6), (2, 1), (1, 1), (None, None)]:
+        world = [DialogueStream(copy.root, damage="skip", rank=rank, ranks=2, cache=tmp_path) for rank in range(2)]
+        for stream in world:
+            if states:
+                stream.load_state_dict(states)
+        before = world[0].skipped
+        for stream, count in zip(world, counts, strict=True):
+            take(stream, count)
+        states = [stream.state_dict() for stream in world]
+    assert sum(stream.skipped - before for stream in world) + before == lost
 
 
 @pytest.mark.parametrize("turns", ["user", "assistant"])
@@ -120,6 +136,33 @@ def test_the_cache_is_of_the_run_as_it_is(run: RunFolder, tmp_path: Path) -> Non
     assert len(DialogueStream(copy.root, cache=manifest)) == 22  # where no cache can be: it only costs time
 
 
+def test_the_cache_serves_a_process_in_another_folder(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.root.parent)
+    relative = DialogueStream(run.root.name, decode=False, cache=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert len(take(DialogueStream(run.root, decode=False, cache=tmp_path))) == 22
+    assert len(take(relative)) == 22
+
+
+def test_a_cache_that_cannot_be_written_leaves_nothing(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert len(DialogueStream(run.root, cache=tmp_path)) == 22
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_beside_the_folders_of_shards_harms_nobody(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(Path(shutil.copytree(run.root, tmp_path / "run")))
+    (copy.root / "shards/train/.DS_Store").write_bytes(b"x")
+    assert len(DialogueStream(copy.root, cache=tmp_path)) == 22
+
+
 # ---- bad input ----
 
 
@@ -134,6 +177,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"turns": "asistant"}, r"^turns: 'asistant' is none of user, assistant"),
     ({"turns": field("snrr") > 3}, r"^turns: turns have no 'snrr'; did you mean 'snr'\?"),
     ({"weights": field("duration") - 100}, r"^weights: .* is not a number of at least 0"),
+    ({"weights": if_else(field("language") == "ch", 1.0, 0.0)}, r"^weights: nothing is left: .* is 0 for every"),
     ({"weights": field("key")}, r"^weights: key gives string, not numbers"),
     ({"batches": Batches(2.0)}, r"^batches\.budget: ..-00000\d-0\d has [\d.]+ by itself, and a batch holds 2"),
     ({"each": "word"}, r"^each: 'word' is none of dialogue, turn"),
@@ -152,6 +196,12 @@ def test_what_cannot_be_is_said_at_once(run: RunFolder, cache: Path, options: di
 def test_batches_of_nothing() -> None:
     with pytest.raises(UsageError, match=r"^batches\.most: 0 is not above 0"):
         Batches(1.0, most=0)
+
+
+@pytest.mark.parametrize("epoch", [1.0, "1", None])
+def test_an_epoch_that_is_no_number(run: RunFolder, cache: Path, epoch: Any) -> None:
+    with pytest.raises(UsageError, match=r"^set_epoch: .* is no whole number"):
+        DialogueStream(run.root, cache=cache).set_epoch(epoch)
 
 
 def test_the_world_is_found_in_the_environment(run: RunFolder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +237,23 @@ def test_a_state_of_another_stream(run: RunFolder, cache: Path, options: dict[st
     state = DialogueStream(run.root, cache=cache).state_dict()
     with pytest.raises(UsageError, match=says):
         DialogueStream(run.root, cache=cache, **options).load_state_dict(state)
+
+
+@pytest.mark.parametrize("option", ["where", "weights"])
+def test_a_state_of_a_choice_whose_text_is_too_long_to_tell(
+    run: RunFolder, cache: Path, keys: list[str], option: str
+) -> None:
+    """pyarrow shows the ends of a long list only."""
+
+    def stream(key: str) -> DialogueStream:
+        chosen = field("key").isin(["a"] * 20 + [key] + ["z"] * 20)
+        return DialogueStream(
+            run.root, cache=cache, **{option: chosen if option == "where" else if_else(chosen, 1.0, 0.0)}
+        )
+
+    stream(keys[0]).load_state_dict(stream(keys[0]).state_dict())
+    with pytest.raises(UsageError, match=r"where, turns, weights or batches\.length chose or weighed other items"):
+        stream(keys[1]).load_state_dict(stream(keys[0]).state_dict())
 
 
 def test_a_state_of_other_data(run: RunFolder, cache: Path, tmp_path: Path) -> None:
