@@ -6,8 +6,9 @@ Tar headers carry no time, owner or machine: the same samples are the same bytes
 from __future__ import annotations
 
 import tarfile
-import zlib
 from dataclasses import dataclass
+
+from isal.isal_zlib import crc32
 
 from pipeline.dialogue import Sample
 from pipeline.shards.disk import PendingFile
@@ -100,7 +101,7 @@ class TarWriter:
         offset = self._file.tell()
         self._file.write(data)
         self._file.write(bytes(-len(data) % BLOCK))
-        return Member(name, offset, len(data), zlib.crc32(data))
+        return Member(name, offset, len(data), crc32(data))
 
     def close(self) -> None:
         """Two blocks of zeros, and zeros to the end of the record."""

@@ -7,13 +7,13 @@ Columns that are lists have an entry for each turn, in the order of the turns.
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from isal.isal_zlib import crc32
 
 from pipeline.audio.flac import block_size, frame_ranges
 from pipeline.dialogue import Role, Sample
@@ -125,7 +125,7 @@ def _turns(encoded: Encoded) -> dict[str, Any]:
         spans = [turn_span(turns[number].start, turns[number].end, rate) for number in own]
         for number, (offset, size) in zip(own, frame_ranges(flac, spans, name), strict=True):
             places[number] = (offset, size)
-            checksums[number] = zlib.crc32(memoryview(flac)[offset : offset + size])
+            checksums[number] = crc32(memoryview(flac)[offset : offset + size])
     scores: dict[str, list[float | None]] = {}
     for number, turn in enumerate(turns):
         for score in turn.scores:

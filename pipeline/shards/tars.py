@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from isal.isal_zlib import crc32
 
 from pipeline.errors import DataError
 from pipeline.shards.format import BLOCK, NAME, SIZE, Member, tar_header
@@ -72,7 +73,7 @@ def walk_members(file: HashedFile) -> Iterator[tuple[Member, bytes]]:
         data = file.read(size)
         if file.read(padding) != bytes(padding):
             raise DataError(f"{file.path}: something lies between {name} and the next member")
-        yield Member(name, offset, size, zlib.crc32(data)), data
+        yield Member(name, offset, size, crc32(data)), data
         offset += size + padding
     # After the last member: two blocks of zeros, and zeros to the end of the record (POSIX ustar).
     end = -(-(offset + 2 * BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE

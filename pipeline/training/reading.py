@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow.compute as pc
+from isal.isal_zlib import crc32
 from pydantic import ValidationError
 
 from pipeline import audio
@@ -180,15 +180,15 @@ class Decoder:
         key, shard = self._keys[row].as_py(), int(self._columns["shard"][row])
         ranges = []  # each by itself: tracks are long, and to cut them out of one piece would copy them once more
         for offset, size, _ in self._places:
-            place = int(offset[row])
-            ranges += [(place - BLOCK, BLOCK), (place, int(size[row]))]
+            place = offset.item(row)
+            ranges += [(place - BLOCK, BLOCK), (place, size.item(row))]
         data = self._reader.read(shard, ranges)
         parts = data[1::2]
         for suffix, header, part, (_, _, checksum) in zip(MEMBERS, data[::2], parts, self._places, strict=True):
             name = f"{key}.{suffix}"
             if header != tar_header(name.encode(), len(part)):
                 raise DataError(f"{self._shards[shard].path}: {name}: its tar header is damaged")
-            if self._payload and zlib.crc32(part) != checksum[row]:
+            if self._payload and crc32(part) != checksum[row]:
                 raise self._damaged(shard, name)
         return RawExample(key, *parts)
 
@@ -225,14 +225,14 @@ class Decoder:
             start = int(self._columns[f"{track}_offset"][row]) + int(self._turn["offset"][base + number])
             ranges.append((start, int(self._turn["size"][base + number])))
         data, *parts = self._reader.read(shard, ranges)
-        if zlib.crc32(data) != self._columns["json_crc32"][row]:
+        if crc32(data) != self._columns["json_crc32"][row]:
             raise self._damaged(shard, f"{key}.json")
         clips = []
         for number, part in zip(numbers, parts, strict=True):
             place = base + number
             track = "user" if self._is_user[place] else "assistant"
             name = f"{key}.{track}.flac"
-            if zlib.crc32(part) != self._turn["crc32"][place]:
+            if crc32(part) != self._turn["crc32"][place]:
                 raise self._damaged(shard, f"{name} (turn {number})")
             rate, block = (int(self._columns[f"{track}_{field}"][row]) for field in ("rate", "block"))
             span = turn_span(float(self._turn["start"][place]), float(self._turn["end"][place]), rate)

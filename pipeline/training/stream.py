@@ -292,12 +292,16 @@ class DialogueStream(IterableDataset):
         for examples, damaged in self._read_ahead(self._left(self._legs)[who::world][done:]):
             done += 1
             passed += len(damaged)
-            self._open = Taken(world=world, done={who: done}, skipped={who: passed})
-            for line in damaged:
-                _LOG.warning("skipped: %s", line)
-            self.skipped += len(damaged)
+            self._open.done[who] = done  # in place: to make a record for each item takes as long as to read its JSON
+            if damaged:
+                self._open.skipped[who] = passed
+                self.skipped += len(damaged)
+                for line in damaged:
+                    _LOG.warning("skipped: %s", line)
             if examples:
-                yield examples if self._batches else examples[0]
+                item, examples = examples if self._batches else examples[0], []
+                yield item
+                del item  # what the trainer lets go is free before the next is read
         self._epoch, self._legs, self._open = self._epoch + 1, (), None
 
     def _read_ahead(self, places: np.ndarray) -> Iterator[tuple[list[Any], list[str]]]:

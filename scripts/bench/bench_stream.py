@@ -2,10 +2,10 @@
 
     python scripts/bench/bench_stream.py [RUN] [--samples 256] [--runs 5] [--only raw decoded turns first resume]
 
-Without RUN the samples are synthetic: dialogues of 30 to 90 s and 6 to 12 turns in tracks that FLAC packs as it does
-speech, 1.4 MB each. All sides run in one process and in every round, one after the other, with their modules imported
-and the files in memory; so their ratio says what each costs, and not what the disk does. One JSON line a figure,
-medians over the rounds, CPU user + system of this process; a ratio above 1 is in favour of the value:
+Without RUN the samples are synthetic: dialogues of about 31 s, as those of Ke-SpeechChat are on average, in tracks
+that FLAC packs as it does speech. All sides run in one process and in every round, one after the other, with their
+modules imported and the files in memory; so their ratio says what each costs, and not what the disk does. One JSON line
+a figure, medians over the rounds, CPU user + system of this process; a ratio above 1 is in favour of the value:
 
     stream.raw.CHECK.OTHER       samples a CPU second, nothing decoded, the checksums of the tar headers compared
                                  (headers), or those of every payload too; OTHER does not compare the latter
@@ -45,12 +45,15 @@ import rivals
 import soundfile as sf
 from samples import UNIT, Maker, long_run
 
+from pipeline import audio
 from pipeline.errors import SpeechchatError
 from pipeline.shards.format import Encoded
 from pipeline.shards.index import turn_span
-from pipeline.shards.reader import read_tar, shard_paths, slice_turns
+from pipeline.shards.reader import read_tar
 from pipeline.training import order
+from pipeline.training.catalog import list_shards
 from pipeline.training.items import Batches
+from pipeline.training.reading import DialogueExample
 from pipeline.training.stream import DialogueStream
 
 PARTS = ("raw", "decoded", "turns", "first", "resume")
@@ -68,7 +71,7 @@ class Bench:
     def __init__(self, run: Path, scratch: Path):
         self.run = run
         self._cache = scratch / "cache"
-        self.shards = shard_paths(run)
+        self.shards = [shard.path for shard in list_shards(run, "train")]
         self.items = [list(read_tar(path)) for path in self.shards]
         self.samples = sum(map(len, self.items))
         self._shar = scratch / "shar"
@@ -108,9 +111,7 @@ class Bench:
         ours, whole = self.stream(each="turn", turns=LAST_TURN), self.stream()
         return {
             "ours": lambda: self.drain(ours),
-            "whole": lambda: self.drain(
-                list(slice_turns(item.sample, item.user, item.assistant))[-1] for item in whole
-            ),
+            "whole": lambda: self.drain(map(_slice, whole)),
             "seek": lambda: self.drain(map(_seek, self._all())),
         }
 
@@ -129,6 +130,12 @@ class Bench:
 
     def _all(self) -> Iterator[Encoded]:
         return itertools.chain.from_iterable(self.items)
+
+
+def _slice(item: DialogueExample) -> np.ndarray:
+    """The last turn out of the whole track."""
+    turn, rate = item.sample.turns[-1], item.sample.assistant_rate
+    return audio.from_pcm(item.assistant[slice(*turn_span(turn.start, turn.end, rate))])
 
 
 def _seek(item: Encoded) -> np.ndarray:

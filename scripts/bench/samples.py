@@ -47,8 +47,8 @@ class Maker:
     def __init__(
         self,
         samples: int,
-        turns: tuple[int, int] = (6, 12),
-        seconds: tuple[float, float] = (3.0, 9.0),
+        turns: tuple[int, int] = (4, 6),
+        seconds: tuple[float, float] = (3.0, 8.0),
         level: float = LEVEL,
     ):
         self.config = Config(dialogues=samples, unit_size=UNIT, languages={"en": 1}, splits={"train": 1})
