@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,24 @@ def test_a_spawned_copy_opens_the_data_itself(run: RunFolder, cache: Path) -> No
     assert before + take(copy) == take(
         DialogueStream(run.root, decode=False, cache=cache, where=field("language") == "zh")
     )
+
+
+def test_without_torch(run: RunFolder, cache: Path, keys: list[str]) -> None:
+    """An epoch, a stop in the middle and a resume, in a process that finds no torch."""
+    code = (
+        "import json, sys; sys.modules['torch'] = None\n"
+        "from pipeline import DialogueStream\n"
+        f"make = lambda: DialogueStream({str(run.root)!r}, decode=False, cache={str(cache)!r})\n"
+        "first, items = make(), []\n"
+        "for item in first:\n"
+        "    items.append(item.key)\n"
+        "    if len(items) == 7: break\n"
+        "second = make(); second.load_state_dict(json.loads(json.dumps(first.state_dict())))\n"
+        "print(*items, *(item.key for item in second))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Counter(done.stdout.split()) == Counter(keys)
 
 
 # ---- what an item holds ----
