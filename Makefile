@@ -27,7 +27,7 @@ test: $(VENV)/.ready-test
 test-coqui: $(VENV)/.ready-test $(COQUI)/.ready
 	SPEECHCHAT_COQUI=$(COQUI) $(BIN)/pytest -q -m coqui tests/coqui --durations 5
 
-# Exports read by the loaders of ms-swift and LLaMA-Factory, in an environment of their own. 0.3 GB of disk, a minute to install.
+# Exports read by the loaders of ms-swift, LLaMA-Factory, NeMo and Moshi, in an environment of their own. 0.3 GB, a minute to install.
 test-trainers: $(VENV)/.ready-test $(TRAINERS)/.ready
 	SPEECHCHAT_TRAINERS=$(TRAINERS) $(BIN)/pytest -q -m trainers tests/training --durations 5
 
