@@ -42,6 +42,7 @@ def frame_ranges(data: bytes, spans: Sequence[tuple[int, int]], name: str = "aud
     """
     block, frames, first = _stream(data, name)
     found = {0: first, -(-frames // block): len(data)}
+    syncs = _syncs(data)
     ranges = []
     for start, end in spans:
         if not 0 <= start <= end <= frames:
@@ -53,7 +54,8 @@ def frame_ranges(data: bytes, spans: Sequence[tuple[int, int]], name: str = "aud
         for number in (start // block, -(-end // block)):
             if number not in found:
                 nearest = max(known for known in found if known < number)
-                found[number] = _find(data, number, found[nearest], first, name)
+                behind = syncs[syncs.searchsorted(found[nearest], "right") :]
+                found[number] = _find(data, number, behind.tolist(), first, name)
             edges.append(found[number])
         ranges.append((edges[0], edges[1] - edges[0]))
     return ranges
@@ -98,23 +100,27 @@ def _stream(data: bytes, name: str) -> tuple[int, int, int]:
     return largest, frames, place
 
 
-def _find(data: bytes, number: int, place: int, first: int, name: str) -> int:
-    """Where the frame of this number begins, at or behind `place`. The sync code cannot be told from samples: its
+def _syncs(data: bytes) -> np.ndarray:
+    """Where the sync code of a frame stands, or samples look like it, ascending."""
+    code = int.from_bytes(_SYNC, "little")
+    halves = [np.frombuffer(data, "<u2", (len(data) - odd) // 2, odd) for odd in (0, 1)]
+    return np.sort(np.concatenate([2 * np.flatnonzero(half == code) + odd for odd, half in enumerate(halves)]))
+
+
+def _find(data: bytes, number: int, places: Sequence[int], first: int, name: str) -> int:
+    """Which of the places is where the frame of this number begins. The sync code cannot be told from samples: its
     header has a checksum, and the rate and sample size of the first frame, which begins at `first`. Without those, one
     byte in 2^32 would be taken for a header."""
     coded = _coded(number)
-    while (place := data.find(_SYNC, place)) >= 0:
-        alike = (
-            data[place + 3 : place + 4] == data[first + 3 : first + 4] and not (data[place + 2] ^ data[first + 2]) & 15
-        )
-        if alike and data.startswith(coded, place + 4):
+    alike = data[first + 3 : first + 4] + coded
+    for place in places:
+        if data.startswith(alike, place + 3) and not (data[place + 2] ^ data[first + 2]) & 15:
             length = 4 + len(coded) + _BLOCK_SIZES.get(data[place + 2] >> 4, 0) + _RATES.get(data[place + 2] & 15, 0)
             crc = 0
             for value in data[place : place + length]:
                 crc = _CRC8[crc ^ value]
             if data[place + length : place + length + 1] == bytes((crc,)):
                 return place
-        place += 1
     raise DataError(f"{name}: frame {number} is not there: damaged")
 
 
