@@ -179,7 +179,7 @@ class _Cache:
 
     def __init__(self, folder: Path | None, name: str, signature: str):
         self._folder = folder if signature else None
-        self._name = hashlib.sha256(f"{_VERSION}\n{name}".encode()).hexdigest()[:24]
+        self._name = hashlib.sha256(f"{_VERSION}\n{INDEX_SCHEMA}\n{name}".encode()).hexdigest()[:24]
         self._signature = signature[:24]
 
     def table(self, kind: str, read: Callable[[], pa.Table]) -> pa.Table:

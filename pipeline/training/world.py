@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from numbers import Integral
 from typing import Any
 
 from pipeline.errors import UsageError
@@ -21,8 +22,8 @@ def find_world(rank: int | None, ranks: int | None) -> tuple[int, int]:
         except ValueError:
             raise UsageError("RANK and WORLD_SIZE in the environment are no numbers: mend or unset them") from None
     world = (found[0] if rank is None else rank, found[1] if ranks is None else ranks)
-    if not 0 <= world[0] < world[1]:
-        raise UsageError(f"rank {world[0]} is none of {world[1]} ranks: they are counted from 0")
+    if not all(isinstance(number, Integral) for number in world) or not 0 <= world[0] < world[1]:
+        raise UsageError(f"rank {world[0]!r} is none of {world[1]!r} ranks: whole numbers, counted from 0")
     return world
 
 

@@ -306,6 +306,8 @@ def test_units_that_are_none(run: RunFolder, tmp_path: Path, name: str, text: st
         export(run.root, "llama-omni", tmp_path / "out", options={"units": str(tmp_path / name)})
     assert f"--set units={tmp_path / name}" in str(raised.value)
     assert said in str(raised.value)
+    if "no units for turn" not in said:  # what cannot be read is said before the folder is one of an export
+        assert not (tmp_path / "out").exists()
 
 
 def test_units_that_no_disk_takes(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,7 @@ def test_a_file_beside_the_folders_of_shards_harms_nobody(run: RunFolder, tmp_pa
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"rank": 2, "ranks": 2}, r"^rank 2 is none of 2 ranks"),
+    ({"rank": "1", "ranks": 2}, r"^rank '1' is none of 2 ranks"),
     ({"split": "tset"}, r"no finished shard of split 'tset'; this run has: train"),
     ({"where": field("languge") == "zh"}, r"^where: dialogues have no 'languge'; did you mean 'language'\?"),
     ({"where": field("duration")}, r"^where: duration gives double, not true or false"),

@@ -18,8 +18,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pipeline.config import Config
 from pipeline.dialogue import Record, Split
 from pipeline.shards.format import Encoded
+from pipeline.shards.store import RunFolder
 from pipeline.training.formats.base import Format, Part, Piece
 from pipeline.training.formats.clips import (
     ClipOptions,
@@ -52,6 +54,10 @@ class LlamaOmni(Format):
     def __init__(self, options: Any):
         super().__init__(options)
         self._units = UnitsFile(options.units) if options.units else None
+
+    def check(self, folder: RunFolder, config: Config) -> None:
+        if self._units is not None:
+            self._units.load()
 
     def unit(self, unit: int, split: Split, samples: Iterator[Encoded]) -> Iterator[tuple[str, Piece]]:
         rows: list[bytes] = []

@@ -19,17 +19,21 @@ class UnitsFile:
     """`key` (of the dialogue), `turn` (from 0, as in its `turns`) and `units` (whole numbers, in order of time): a line
     of JSON each (.jsonl), or a row of a Parquet file, in any order.
 
-    Sorted into a temporary file when it is first asked, so that memory does not grow with it.
+    Sorted into a temporary file by `load`, so that memory does not grow with it.
     """
 
     def __init__(self, path: Path):
         self._path = path
         self._rows: sqlite3.Connection | None = None
 
+    def load(self) -> None:
+        """Raises UsageError for a file that is not one, StorageError."""
+        self._rows = self._sorted()
+
     def of(self, key: str, turn: int) -> list[int]:
-        """Raises UsageError for a turn that the file has not, and for a file that is not one; StorageError."""
+        """Raises UsageError for a turn that the file has not."""
         if self._rows is None:
-            self._rows = self._sorted()
+            raise RuntimeError("load the units first")
         found = self._rows.execute("SELECT units FROM units WHERE key = ? AND turn = ?", (key, turn)).fetchone()
         if found is None:
             raise UsageError(
