@@ -18,11 +18,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pipeline.config import Config
 from pipeline.dialogue import Record, Split
 from pipeline.shards.format import Encoded
-from pipeline.shards.store import RunFolder
-from pipeline.training.formats.base import Format, Part, Piece
+from pipeline.training.formats.base import Part, Piece
 from pipeline.training.formats.clips import (
     ClipOptions,
     TurnClip,
@@ -34,7 +32,7 @@ from pipeline.training.formats.clips import (
     json_line,
     rows_path,
 )
-from pipeline.training.formats.units import UnitsFile
+from pipeline.training.formats.units import UnitsFormat
 
 PROMPT = "<speech>\nPlease directly answer the questions in the user's speech."
 """What LLaMA-Omni was trained with and is asked with (question.json)."""
@@ -47,17 +45,9 @@ class Options(ClipOptions):
     units: Path | None = None
 
 
-class LlamaOmni(Format):
+class LlamaOmni(UnitsFormat):
     name: ClassVar[str] = "llama-omni"
     Options: ClassVar[type[Record]] = Options
-
-    def __init__(self, options: Any):
-        super().__init__(options)
-        self._units = UnitsFile(options.units) if options.units else None
-
-    def check(self, folder: RunFolder, config: Config) -> None:
-        if self._units is not None:
-            self._units.load()
 
     def unit(self, unit: int, split: Split, samples: Iterator[Encoded]) -> Iterator[tuple[str, Piece]]:
         rows: list[bytes] = []

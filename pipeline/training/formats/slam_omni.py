@@ -16,15 +16,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import Field
 
-from pipeline.config import Config
 from pipeline.dialogue import Record, Split
 from pipeline.errors import UsageError
 from pipeline.shards.format import Encoded
-from pipeline.shards.store import RunFolder
-from pipeline.training.formats.base import Format, Part, Piece
+from pipeline.training.formats.base import Part, Piece
 from pipeline.training.formats.clips import TurnClip, at_rate, cut_turns, encode, present
 from pipeline.training.formats.tables import parquet, table_path
-from pipeline.training.formats.units import UnitsFile
+from pipeline.training.formats.units import UnitsFormat
 
 SNAC_LAYERS = 7
 
@@ -39,17 +37,9 @@ class Options(Record):
     codec: Literal["cosyvoice", "snac"] = "cosyvoice"
 
 
-class SlamOmni(Format):
+class SlamOmni(UnitsFormat):
     name: ClassVar[str] = "slam-omni"
     Options: ClassVar[type[Record]] = Options
-
-    def __init__(self, options: Any):
-        super().__init__(options)
-        self._units = UnitsFile(options.units) if options.units else None
-
-    def check(self, folder: RunFolder, config: Config) -> None:
-        if self._units is not None:
-            self._units.load()
 
     def unit(self, unit: int, split: Split, samples: Iterator[Encoded]) -> Iterator[tuple[str, Piece]]:
         rows = (row for encoded in samples for row in self._rows(encoded))

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import Config
 from pipeline.errors import StorageError, UsageError
+from pipeline.shards.store import RunFolder
+from pipeline.training.formats.base import Format
 
 COLUMNS = ("key", "turn", "units")
 _BATCH = 1000
@@ -92,3 +95,15 @@ class UnitsFile:
                     yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise UsageError(f"--set units={self._path}: not readable as Parquet: {error}") from None
+
+
+class UnitsFormat(Format):
+    """A format with an option `units`, the path of a units file or None."""
+
+    def __init__(self, options: Any):
+        super().__init__(options)
+        self._units = UnitsFile(options.units) if options.units else None
+
+    def check(self, folder: RunFolder, config: Config) -> None:
+        if self._units is not None:
+            self._units.load()
