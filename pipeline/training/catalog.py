@@ -7,12 +7,14 @@ file, which is mapped and not read, for as long as the run is the same.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
+import itertools
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -38,6 +40,8 @@ _READERS = 8
 """Threads that read the indexes of a store."""
 _LOCAL_READERS = 2
 """Of a disk. Decoding is half Python: more would wait for each other."""
+_JOINED = 256
+"""Indexes that are joined as soon as they are read."""
 
 
 @dataclass(frozen=True)
@@ -188,9 +192,15 @@ class _Cache:
         path = self._folder / f"{self._name}-{kind}-{self._signature}.arrow"
         with contextlib.suppress(OSError, pa.ArrowInvalid):
             return _mapped(path)
+        with _one_at_a_time(self._folder / f"{self._name}-{kind}.lock"):
+            with contextlib.suppress(OSError, pa.ArrowInvalid):
+                return _mapped(path)  # another rank has made it meanwhile
+            return self._make(path, kind, read)
+
+    def _make(self, path: Path, kind: str, read: Callable[[], pa.Table]) -> pa.Table:
         table = read()
         with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             # Machines that share the folder may have the same process ids.
             pending = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
             try:
@@ -199,11 +209,22 @@ class _Cache:
                 pending.replace(path)
             finally:
                 pending.unlink(missing_ok=True)
-            for old in self._folder.glob(f"{self._name}-{kind}-*.arrow"):
+            for old in path.parent.glob(f"{self._name}-{kind}-*.arrow"):
                 if old != path:
                     old.unlink(missing_ok=True)
             return _mapped(path)  # whose pages the system may take back
         return table
+
+
+@contextlib.contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """All ranks of a machine begin at once; each would read all indexes and need the memory for them. Where there are
+    no locks they do, and make the same."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(held.enter_context(lock.open("ab")), fcntl.LOCK_EX)
+        yield
 
 
 def _mapped(path: Path) -> pa.Table:
@@ -219,7 +240,10 @@ def _read_indexes(shards: Sequence[Shard], columns: list[str]) -> pa.Table:
         return table.append_column("shard", pa.array(np.full(len(table), number, np.int32)))
 
     with ThreadPoolExecutor(_LOCAL_READERS if isinstance(shards[0].path, Path) else _READERS) as pool:
-        table = pa.concat_tables(pool.map(read, enumerate(shards)))
+        tables = pool.map(read, enumerate(shards))
+        # Small tables take several times the memory of what is in them.
+        groups = iter(lambda: list(itertools.islice(tables, _JOINED)), [])
+        table = pa.concat_tables(pa.concat_tables(group).combine_chunks() for group in groups)
     names, parts = table.column_names, table.columns
     del table
     for number, name in enumerate(names):  # one by one: what is joined is let go, or all would be there twice

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +157,25 @@ def test_a_cache_that_cannot_be_written_leaves_nothing(
 
     monkeypatch.setattr(Path, "replace", full)
     assert len(DialogueStream(run.root, cache=tmp_path)) == 22
-    assert list(tmp_path.iterdir()) == []
+    assert {path.suffix for path in tmp_path.iterdir()} == {".lock"}
+
+
+def test_ranks_that_begin_at_once_read_each_index_once(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, found = Path.read_bytes, Counter[str]()
+
+    def counted(path: Path) -> bytes:
+        if path.suffix == ".parquet":
+            time.sleep(0.05)  # until the others have begun as well
+            found[path.name] += 1
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    with ThreadPoolExecutor(4) as pool:
+        world = list(pool.map(lambda rank: DialogueStream(run.root, rank=rank, ranks=4, cache=tmp_path), range(4)))
+    assert found == {f"unit-{unit:06d}.parquet": 1 for unit in range(6)}
+    assert sum(map(len, world)) == 22
 
 
 def test_a_file_beside_the_folders_of_shards_harms_nobody(run: RunFolder, tmp_path: Path) -> None:
