@@ -137,8 +137,9 @@ def release(
         typer.echo("interrupted: finished shards are kept; give the same command again to go on", err=True)
         raise typer.Exit(130) from None
     total = sum(shard.tar.bytes for shard in made.shards)
+    shards = "1 shard" if len(made.shards) == 1 else f"{len(made.shards)} shards"
     typer.echo(
-        f"{out}: {made.samples} samples, {made.seconds / 3600:.4f} h, {len(made.shards)} shards, {total / 1e9:.3f} GB. "
+        f"{out}: {made.samples} samples, {made.seconds / 3600:.4f} h, {shards}, {total / 1e9:.3f} GB. "
         f"Read {out / 'README.md'} before you publish it"
     )
 
