@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,8 @@ from pipeline.training.formats import FORMATS
 if TYPE_CHECKING:
     from pipeline.training.export import Summary
 
+_TOGETHER = 8
+"""Units that a process exports at a time."""
 _FORMATS = "\n\n".join(f"`{name}`: {about}" for name, (_, about) in FORMATS.items())
 
 
@@ -43,15 +46,18 @@ def export(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="an option of the format, see its page; repeatable"),
     ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; one a CPU if not named")] = None,
 ) -> None:
     from pipeline.config import assign_settings
+    from pipeline.engine.pool import in_order
     from pipeline.training.export import export as export_run
 
     options: dict[str, Any] = {}
     assign_settings(options, settings or [])
     try:
         with ExportDisplay() as display:
-            summary = export_run(run, to, out, split, options, display.show)
+            each = partial(in_order, workers=workers, group=_TOGETHER)
+            summary = export_run(run, to, out, split, options, display.show, each)
     except KeyboardInterrupt:
         typer.echo("interrupted: finished units are kept; give the same command again to go on", err=True)
         raise typer.Exit(130) from None

@@ -15,7 +15,7 @@ from itertools import chain, islice, product
 from multiprocessing import util
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pipeline.config import EngineConfig
 from pipeline.errors import RunIncomplete, SpeechchatError
@@ -70,6 +70,44 @@ def each_together(
         yield from _in_turn(work, chain(first, waiting))
     elif first:
         yield from _here(work, chain(first, waiting), len(first))
+
+
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None, group: int = 1
+) -> Iterator[Result]:
+    """`map` over `workers` processes of this machine, one a CPU for None, which take `group` items at a time.
+
+    A process costs a second of imports, which a group must be worth; one group is worked off in this process. Raises
+    what `work` raises, and RunIncomplete for a killed process.
+    """
+    numbered = enumerate(items)
+    groups = iter(lambda: list(islice(numbered, group)), [])
+    local = EngineConfig(kind="local", studios=workers)
+    done: dict[int, Result] = {}
+    place = 0
+    try:
+        with one_thread_each(), contextlib.closing(each_together(_Numbered(work), groups, local)) as outcomes:
+            for (number, _), outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                done[number] = outcome
+                while place in done:
+                    yield done.pop(place)
+                    place += 1
+    except RunIncomplete:
+        raise RunIncomplete(
+            "a worker process was killed (out of memory?): give the command again, with --workers 1 if it happens again"
+        ) from None
+
+
+class _Numbered(Generic[Item, Result]):
+    """work, of items with their numbers."""
+
+    def __init__(self, work: Callable[[Item], Result]):
+        self._work = work
+
+    def __call__(self, numbered: tuple[int, Item]) -> Result:
+        return self._work(numbered[1])
 
 
 def finished(outcomes: Outcomes[Item, Result]) -> Iterator[tuple[Item, Result | Exception]]:

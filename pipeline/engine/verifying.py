@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
-from pipeline.config import Config, EngineConfig
-from pipeline.engine.pool import each_together, one_thread_each
-from pipeline.errors import DataError, RunIncomplete
+from pipeline.config import Config
+from pipeline.engine.pool import in_order
+from pipeline.errors import DataError
 from pipeline.plan import Unit
 from pipeline.shards.disk import sha256_file
 from pipeline.shards.store import RunFolder
 from pipeline.shards.unit_check import UnitReport, check_unit
-from pipeline.shards.verify import Checker, Verification, verify
+from pipeline.shards.verify import Verification, verify
 from pipeline.stages.draw import read_rows
 from pipeline.stages.verdicts import load_verdicts
 from pipeline.stages.write import read_text
@@ -35,7 +33,7 @@ def verify_run(
     """As `verify`, over `workers` processes (one a CPU for None), with the rows, the texts of unfinished units and the
     verdicts of the barrier. What is found does not depend on `workers`. Raises RunIncomplete for a killed process."""
     check = partial(check_with_inputs, folder, decode, digests)
-    each = partial(_in_order, workers=workers, group=DECODED if decode else HASHED)
+    each = partial(in_order, workers=workers, group=DECODED if decode else HASHED)
     return verify(folder, config, decode, digests, check=check, each=each)
 
 
@@ -81,29 +79,3 @@ def _damaged_inputs(folder: RunFolder, unit: Unit, report: UnitReport) -> Iterat
         kept = report.finished and not report.damaged
         if found and (not found[1].keys() <= planned or (kept and found[0].text_sha256 != sha256_file(text))):
             yield verdicts, f"{verdicts}: belongs to another text than {text}; remove it and run again"
-
-
-def _in_order(check: Checker, units: Iterable[Unit], workers: int | None, group: int) -> Iterator[UnitReport]:
-    """`map` over processes of this machine."""
-    waiting = iter(units)
-    order: list[int] = []  # of the units that were handed out
-
-    def groups() -> Iterator[list[Unit]]:
-        while taken := list(islice(waiting, group)):
-            order.extend(unit.number for unit in taken)
-            yield taken
-
-    done: dict[int, UnitReport] = {}
-    local = EngineConfig(kind="local", studios=workers)
-    try:
-        with one_thread_each(), closing(each_together(check, groups(), local)) as outcomes:
-            for unit, outcome in outcomes:
-                if isinstance(outcome, Exception):
-                    raise outcome
-                done[unit.number] = outcome
-                while order and order[0] in done:
-                    yield done.pop(order.pop(0))
-    except RunIncomplete:
-        raise RunIncomplete(
-            "a worker process was killed (out of memory?): give the command again, with --workers 1 if it happens again"
-        ) from None

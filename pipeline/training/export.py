@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -38,12 +37,13 @@ from pipeline.training.export_folder import (
     claimed,
     publish,
     read_record,
-    there,
     to_json,
+    write,
 )
-from pipeline.training.formats import FORMATS
-from pipeline.training.formats.base import HIDDEN, Format, Part, Piece
-from pipeline.training.source import SourceRun, open_run, read_samples
+from pipeline.training.export_units import Units, all_there
+from pipeline.training.formats import find_format
+from pipeline.training.formats.base import HIDDEN, Format, Part
+from pipeline.training.source import SourceRun, open_run
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,7 @@ class Summary:
 
 Progress = Callable[[Summary], None]
 """Called when the number of units is known, and after each: `units` are to be there, `added` of this call are."""
-
-
-def find_format(name: str) -> type[Format]:
-    """Raises UsageError for an unknown one."""
-    if name not in FORMATS:
-        near = difflib.get_close_matches(name.lower().replace("_", "-"), FORMATS, n=1, cutoff=0.4)
-        meant = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"no format is called {name!r}; {meant}known: {', '.join(sorted(FORMATS))}")
-    module, _, attribute = FORMATS[name][0].partition(":")
-    found: type[Format] = getattr(importlib.import_module(f"pipeline.training.formats.{module}"), attribute)
-    return found
+Each = Callable[[Units, Iterable[Manifest]], Iterable[tuple[UnitDone, bool]]]
 
 
 def export(
@@ -84,10 +74,12 @@ def export(
     splits: Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    each: Each = map,
 ) -> Summary:
     """Write the finished units of `run` to the folder `out`, or finish or extend the export that is there.
 
-    splits: all that the run has for None. options: of the format. Raises RunFolderError, UsageError (an unknown format,
+    splits: all that the run has for None. options: of the format. each: `map`, or what does the same over processes;
+    the bytes do not depend on it. Raises RunFolderError, UsageError (an unknown format,
     split or option; a folder that holds something else), DataError for a damaged shard, StorageError.
     """
     kind = find_format(format)
@@ -107,7 +99,7 @@ def export(
         options=_identity(chosen),
     )
     maker.check(source.folder, source.config)
-    work = _Export(source, maker, target, what.splits, progress)
+    work = _Export(source, maker, target, what.splits, progress, each)
     summary = work.begin()
     with storage_errors(target), claimed(target, what, run):
         return work.make(summary)
@@ -115,9 +107,17 @@ def export(
 
 class _Export:
     def __init__(
-        self, source: SourceRun, maker: Format, out: Path, splits: tuple[Split, ...], progress: Progress | None
+        self,
+        source: SourceRun,
+        maker: Format,
+        out: Path,
+        splits: tuple[Split, ...],
+        progress: Progress | None,
+        each: Each,
     ):
         self._source, self._maker, self._out, self._splits = source, maker, out, splits
+        self._units = Units(source, maker, out)
+        self._each = each
         self._tell = progress or (lambda summary: None)
 
     def begin(self) -> Summary:
@@ -134,13 +134,9 @@ class _Export:
     def make(self, summary: Summary) -> Summary:
         self._tell(summary)
         seen = hashlib.sha256()
-        for manifest in self._manifests():
-            done = self._done(manifest)
-            if done is None:
-                done = self._write_unit(manifest)
-                summary = replace(summary, added=summary.added + 1)
+        for done, made in self._each(self._units, self._manifests()):
             seen.update(to_json(done))
-            summary = _count(summary, done.files, done.samples)
+            summary = _count(replace(summary, added=summary.added + made), done.files, done.samples)
             self._tell(summary)
         joint = self._finish(seen.hexdigest())
         return replace(_count(summary, joint, 0), notes=self._maker.notes())
@@ -150,66 +146,20 @@ class _Export:
             if manifest.split in self._splits:
                 yield manifest
 
-    def _shard_sum(self, manifest: Manifest) -> str:
-        shard = self._source.folder.shard(manifest.unit, manifest.split)
-        fact = manifest.file(self._source.folder.relative(shard)) if manifest.accepted else None
-        return fact.sha256 if fact else ""
-
-    def _place(self, unit: int) -> Path:
-        return self._out / HIDDEN / "done" / f"{unit // 1000:03d}" / f"unit-{unit:06d}.json"
-
-    def _done(self, manifest: Manifest) -> UnitDone | None:
-        """What is there of a unit, None where it is to be made. Raises UsageError for what somebody changed."""
-        path = self._place(manifest.unit)
-        done = read_record(path, UnitDone)
-        if done is None:
-            return None
-        if done.shard != self._shard_sum(manifest):
-            raise UsageError(
-                f"{self._out}: unit {manifest.unit} was made from another shard than the run has now; remove the "
-                "folder or name another"
-            )
-        return done if self._there(done.files) else None
-
-    def _there(self, files: Sequence[Written]) -> bool:
-        """Each is looked at: those that are not missing may be somebody's own by now."""
-        found = [there(self._out, item) for item in files]
-        return all(found)
-
-    def _write_unit(self, manifest: Manifest) -> UnitDone:
-        files: list[Written] = []
-        if manifest.accepted:
-            samples = read_samples(self._source.folder, manifest)
-            files = [self._write(*item) for item in self._maker.unit(manifest.unit, manifest.split, samples)]
-        done = UnitDone(
-            unit=manifest.unit,
-            split=manifest.split,
-            samples=manifest.accepted,
-            shard=self._shard_sum(manifest),
-            files=tuple(files),
-        )
-        publish(self._place(manifest.unit), to_json(done))
-        return done
-
-    def _write(self, path: str, content: Piece) -> Written:
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise ValueError(f"{path!r} is no path below the export's folder")
-        return Written(path=path, bytes=publish(self._out / path, content))
-
     def _finish(self, units: str) -> tuple[Written, ...]:
         place = self._out / HIDDEN / "finished.json"
         found = read_record(place, Finished)
-        if found and self._there(found.files) and found.units == units:
+        if found and all_there(self._out, found.files) and found.units == units:
             return found.files
         place.unlink(missing_ok=True)  # from here on they may have another size
         parts = _Parts(self)
-        files = tuple(self._write(*item) for item in self._maker.finish(self._out, parts))
+        files = tuple(write(self._out, *item) for item in self._maker.finish(self._out, parts))
         publish(place, to_json(Finished(units=units, files=files)))
         return files
 
     def parts(self) -> Iterator[Part]:
         for manifest in self._manifests():
-            done = read_record(self._place(manifest.unit), UnitDone)
+            done = self._units.record(manifest.unit)
             if done is not None:  # the run may be growing
                 yield Part(done.unit, done.split, done.samples, tuple(item.path for item in done.files))
 

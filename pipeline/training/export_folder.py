@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -114,6 +114,13 @@ def read_record(path: Path, kind: type[Any]) -> Any:
         return None
     except ValidationError as error:
         raise DataError(f"{path}: damaged: {one_line(error)}; remove the export and make it anew") from None
+
+
+def write(out: Path, path: str, content: Piece) -> Written:
+    """path: below `out`."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{path!r} is no path below the export's folder")
+    return Written(path=path, bytes=publish(out / path, content))
 
 
 def publish(path: Path, content: Piece) -> int:

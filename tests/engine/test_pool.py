@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from pipeline.config import EngineConfig
-from pipeline.engine.pool import each, each_together, finished
+from pipeline.engine.pool import each, each_together, finished, in_order
 from pipeline.errors import DataError, RunIncomplete
 
 
@@ -135,3 +135,17 @@ def test_random_deaths_lose_and_double_nothing(tmp_path: Path, seed: int) -> Non
             deaths += 1
     assert sorted(done) == list(range(40))
     assert 1 <= deaths <= len(traps) and not any(trap.exists() for trap in traps.values())
+
+
+def test_in_order_gives_what_map_gives() -> None:
+    assert list(in_order(slow_first, range(12), workers=2)) == list(map(slow_first, range(12)))
+    assert list(in_order(slow_first, range(12), workers=2, group=5)) == list(map(slow_first, range(12)))
+    with pytest.raises(DataError, match="5 is odd"):
+        list(in_order(halve, [0, 2, 5, 4], workers=2))
+    with pytest.raises(RunIncomplete, match=r"a worker process was killed .* --workers 1"):
+        list(in_order(die, [1, 2, 3], workers=2))
+
+
+def slow_first(number: int) -> int:
+    time.sleep(0.3 if number == 0 else 0)
+    return number * number

@@ -23,7 +23,8 @@ from pipeline.errors import DataError, RunFolderError, SpeechchatError, UsageErr
 from pipeline.shards.disk import PendingFile
 from pipeline.shards.remote import place
 from pipeline.shards.store import RunFolder
-from pipeline.training.export import FORMATS, Summary, export
+from pipeline.training.export import Summary, export
+from pipeline.training.formats import FORMATS
 from pipeline.view_sections import SHIPPED
 from tests.object_store import Proxy
 from tests.synthetic import make_run

@@ -17,8 +17,8 @@ from pipeline import audio
 from pipeline.errors import StorageError, UsageError
 from pipeline.shards.format import Encoded
 from pipeline.shards.store import RunFolder
-from pipeline.training.export import FORMATS, export, find_format
-from pipeline.training.formats import tables
+from pipeline.training.export import export
+from pipeline.training.formats import FORMATS, find_format, tables
 from pipeline.training.source import open_run
 from tests.synthetic import make_run
 from tests.training.exported import Spoken, samples_of, sound, tree

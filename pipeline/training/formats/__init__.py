@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.training.formats.base import Format
+
 FORMATS: dict[str, tuple[str, str]] = {
     "hf": ("hf:HuggingFace", "Hugging Face Parquet, a row a dialogue with both tracks as Audio, and a card"),
     "llama-factory": ("llama_factory:LlamaFactory", "ShareGPT with `audios`, and dataset_info.json"),
@@ -16,3 +25,14 @@ FORMATS: dict[str, tuple[str, str]] = {
     "slam-omni": ("slam_omni:SlamOmni", "Parquet, a row a round: question audio, answer, speech tokens"),
 }
 """name → module:class in this folder, and one line: whose format it is and what it looks like."""
+
+
+def find_format(name: str) -> type[Format]:
+    """Raises UsageError for an unknown one."""
+    if name not in FORMATS:
+        near = difflib.get_close_matches(name.lower().replace("_", "-"), FORMATS, n=1, cutoff=0.4)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"no format is called {name!r}; {meant}known: {', '.join(sorted(FORMATS))}")
+    module, _, attribute = FORMATS[name][0].partition(":")
+    found: type[Format] = getattr(importlib.import_module(f"pipeline.training.formats.{module}"), attribute)
+    return found
