@@ -79,8 +79,8 @@ def export(
     """Write the finished units of `run` to the folder `out`, or finish or extend the export that is there.
 
     splits: all that the run has for None. options: of the format. each: `map`, or what does the same over processes;
-    the bytes do not depend on it. Raises RunFolderError, UsageError (an unknown format,
-    split or option; a folder that holds something else), DataError for a damaged shard, StorageError.
+    the bytes do not depend on it. Raises RunFolderError, UsageError (an unknown format, split or option; a folder that
+    holds something else), DataError for a damaged shard, StorageError.
     """
     kind = find_format(format)
     source = open_run(run)
