@@ -24,7 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, RunFolderError, UsageError
+from pipeline.shards.disk import open_lock, take_lock
 from pipeline.shards.http import HttpPath
 from pipeline.shards.index import INDEX_SCHEMA
 from pipeline.shards.reader import one_line
@@ -35,7 +36,6 @@ from pipeline.shards.store import RunFolder
 _VERSION = 1
 _SCORES = ("scores", "text_scores")
 _BASE = [name for name in INDEX_SCHEMA.names if name not in _SCORES]
-_PARTS = ("min", "mean", "max")
 _READERS = 8
 """Threads that read the indexes of a store."""
 _LOCAL_READERS = 2
@@ -221,9 +221,9 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
     """All ranks of a machine begin at once; each would read all indexes and need the memory for them. Where there are
     no locks they do, and make the same."""
     with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RunFolderError):
             lock.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(held.enter_context(lock.open("ab")), fcntl.LOCK_EX)
+            take_lock(held.enter_context(open_lock(lock)), fcntl.LOCK_EX)
         yield
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import EngineConfig
+from pipeline.engine.pool import in_order
 from pipeline.engine.views import make_views
 from pipeline.errors import DataError, RunFolderError, SpeechchatError, UsageError
 from pipeline.shards.disk import PendingFile
@@ -357,5 +359,6 @@ def test_the_command_says_what_is_missing(run: RunFolder, tmp_path: Path) -> Non
 def test_a_run_on_a_store(store: Proxy, run: RunFolder, whole: Path, tmp_path: Path) -> None:
     for name, data in tree(run.root).items():
         place(f"s3://bucket/run/{name}").write_bytes(data)
-    export("s3://bucket/run", "llama-factory", tmp_path / "out")
-    assert tree(tmp_path / "out") == tree(whole)
+    for name, each in (("here", map), ("processes", partial(in_order, workers=2))):
+        export("s3://bucket/run", "llama-factory", tmp_path / name, each=each)
+        assert tree(tmp_path / name) == tree(whole)
